@@ -1,0 +1,700 @@
+"""The only schema of the project: what a recipe may say, with types, units, defaults and checks.
+
+A recipe is YAML. `load_config` reads one (by shipped name or by file), applies `key=value` overrides with the same
+types, and returns a frozen `RunConfig`. Whatever is wrong becomes one sentence that names the field and what would
+be right. Names are Hugging Face's where Hugging Face has one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from firstlight.support.errors import ConfigError, did_you_mean
+
+
+def _whole_number(value: Any) -> Any:
+    """Accept 1e9, '1e9' and '300_000' where a whole number is due."""
+    if isinstance(value, bool):
+        raise ValueError("a whole number is due, not true or false")
+    if isinstance(value, str):
+        try:
+            number = float(value.replace("_", ""))
+        except ValueError:
+            return value
+        return int(number) if number.is_integer() else value
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_whole_number)]
+Positive = Annotated[Integer, Field(gt=0)]
+NonNegative = Annotated[Integer, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class SourceConfig(Section):
+    """Where the text of one source (domain) comes from."""
+
+    text: list[str] = []
+    """Files, globs, folders, `hf:NAME` datasets or `starter:NAME` packaged text."""
+    tokens: str | None = None
+    """A finished token dataset folder; used instead of `text`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("text"), str):
+            return {**value, "text": [value["text"]]}
+        return value
+
+    @model_validator(mode="after")
+    def _not_both(self) -> SourceConfig:
+        if self.text and self.tokens:
+            raise ValueError("give `text` or `tokens`, not both")
+        return self
+
+
+class MixtureStage(Section):
+    """From `start_tokens` on, draw samples by these weights."""
+
+    start_tokens: NonNegative
+    """Training tokens after which this stage begins."""
+    mixture: dict[str, float]
+    """Weight of each source; normalised to sum to 1."""
+
+
+class DataConfig(Section):
+    """Sources, their mixture, and how sequences are cut."""
+
+    directory: str = "data"
+    """Folder where prepared stages (corpora, tokenizers, token datasets) are kept."""
+    sources: dict[str, SourceConfig] = {}
+    """Name of each source (domain) and where its text is."""
+    mixture: dict[str, float] = {}
+    """Share of training samples by source; normalised to sum to 1. Empty: in proportion to tokens."""
+    mixture_stages: list[MixtureStage] = []
+    """Later mixtures, each from a token count on (annealing on better data)."""
+    sequence_length: Positive = 1024
+    """Tokens that the model sees at once."""
+    max_epochs: PositiveFloat = 4.0
+    """Most passes over any source; a mixture that needs more is an error."""
+    mixture_block_size: Positive = 1024
+    """Samples per block within which every source has its exact share."""
+    attention_within_documents: bool = False
+    """Tokens attend only to tokens of their own document."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Share of documents held out, chosen by a hash of their text."""
+    shard_tokens: Positive = 100_000_000
+    """Most tokens in one shard of a token dataset."""
+
+
+class CorpusConfig(Section):
+    """Filters between raw files and documents."""
+
+    min_characters: NonNegative = 1
+    """Documents with fewer characters (white space stripped) are dropped."""
+    deduplicate: bool = True
+    """Drop documents whose text already occurred, in any source."""
+    invalid_utf8: Literal["repair", "reject"] = "repair"
+    """Replace bytes that are not UTF-8 by U+FFFD, or drop the document; both are counted."""
+    max_bad_fraction: Fraction = 0.01
+    """Stop when more than this share of a source's lines cannot be read."""
+    text_field: str = "text"
+    """Field of a JSON line or Parquet row that holds the text."""
+
+
+class TokenizerConfig(Section):
+    """An existing tokenizer, or how to train one."""
+
+    path: str | None = None
+    """`tokenizer.json`, a folder with one, or a Hugging Face hub name. Unset: train one."""
+    vocab_size: Positive = 32000
+    """Size of a trained vocabulary, special tokens included."""
+    sample_bytes: Positive = 200_000_000
+    """Most bytes of text to train on, drawn from the sources by mixture weight."""
+    digits: Literal["single", "groups_of_three"] = "single"
+    """How runs of digits are split before merging."""
+
+
+class ModelConfig(Section):
+    """Shape of the Transformer."""
+
+    architecture: Literal["llama", "gpt2"] = "llama"
+    """llama: RMSNorm, RoPE, SwiGLU, no biases. gpt2: LayerNorm, learned positions, GELU, biases."""
+    vocab_size: Positive | None = None
+    """Rows of the embedding; unset: the tokenizer's size rounded up to a multiple of 64."""
+    hidden_size: Positive = 512
+    """Width of the residual stream."""
+    intermediate_size: Positive | None = None
+    """Width of the feed-forward layer; unset: 8/3 hidden rounded up to 64 (llama), 4 hidden (gpt2)."""
+    num_hidden_layers: Positive = 8
+    """Number of Transformer blocks."""
+    num_attention_heads: Positive = 8
+    """Query heads."""
+    num_key_value_heads: Positive | None = None
+    """Key and value heads; unset: as many as query heads."""
+    head_dim: Positive | None = None
+    """Width of one head; unset: hidden_size / num_attention_heads."""
+    max_position_embeddings: Positive | None = None
+    """Longest sequence the model is declared for; unset: data.sequence_length."""
+    rope_theta: PositiveFloat = 10000.0
+    """Base of the rotary frequencies."""
+    norm_eps: PositiveFloat = Field(default=1e-6, alias="rms_norm_eps")
+    """Epsilon of RMSNorm or LayerNorm."""
+    qk_norm: bool = False
+    """RMSNorm on every query and key head (Qwen3)."""
+    tie_word_embeddings: bool = False
+    """Input embedding and output head share one matrix."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the normal initialisation."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ModelConfig:
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if self.head_dim is None and self.hidden_size % heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {heads}; "
+                f"nearest that are: {_nearest_multiples(self.hidden_size, heads)}"
+            )
+        if groups is not None and heads % groups:
+            raise ValueError(
+                f"num_attention_heads {heads} is not divisible by num_key_value_heads {groups}; "
+                f"valid: {', '.join(str(d) for d in _divisors(heads))}"
+            )
+        if self.architecture == "gpt2":
+            for field, wrong in (
+                ("num_key_value_heads", groups not in (None, heads)),
+                ("qk_norm", self.qk_norm),
+                ("head_dim", self.head_dim not in (None, self.hidden_size // heads)),
+            ):
+                if wrong:
+                    raise ValueError(f"architecture gpt2 has no {field}; leave it out or use architecture llama")
+        elif (self.head_dim or self.hidden_size // heads) % 2:
+            raise ValueError("rotary positions need an even head_dim")
+        return self
+
+    def resolved(self, tokenizer_size: int | None = None, sequence_length: int = 1024) -> ModelConfig:
+        """The same shape with every unset field filled in; the model is built from nothing else.
+
+        Raises ConfigError when the vocabulary is smaller than the tokenizer, or unset and there is no tokenizer.
+        """
+        vocab_size = self.vocab_size
+        if vocab_size is None:
+            if tokenizer_size is None:
+                raise ConfigError("model.vocab_size is missing; without a tokenizer it cannot be derived.")
+            vocab_size = -(-tokenizer_size // 64) * 64
+        if tokenizer_size is not None and vocab_size < tokenizer_size:
+            raise ConfigError(
+                f"model.vocab_size {vocab_size} is smaller than the tokenizer's {tokenizer_size}; "
+                f"use at least {tokenizer_size}, or leave it out."
+            )
+        intermediate = 4 * self.hidden_size
+        if self.architecture == "llama":
+            intermediate = -(-8 * self.hidden_size // (3 * 64)) * 64
+        return self.model_copy(
+            update={
+                "vocab_size": vocab_size,
+                "intermediate_size": self.intermediate_size or intermediate,
+                "num_key_value_heads": self.num_key_value_heads or self.num_attention_heads,
+                "head_dim": self.head_dim or self.hidden_size // self.num_attention_heads,
+                "max_position_embeddings": self.max_position_embeddings or sequence_length,
+            }
+        )
+
+
+class OptimizerConfig(Section):
+    """AdamW (Loshchilov & Hutter 2019), decay on matrices only."""
+
+    name: Literal["adamw"] = "adamw"
+    """Optimizer."""
+    lr: PositiveFloat = 3e-4
+    """Peak learning rate."""
+    min_lr: NonNegativeFloat = 3e-5
+    """Learning rate at the end of the schedule (absolute)."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay on matrices; norms and biases have none."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    """Decay rates of the two moments."""
+    eps: PositiveFloat = 1e-8
+    """Denominator constant."""
+
+    @model_validator(mode="after")
+    def _order(self) -> OptimizerConfig:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
+        if max(self.betas) >= 1:
+            raise ValueError("betas must be below 1")
+        return self
+
+
+class ScheduleConfig(Section):
+    """Learning rate over time; lengths in steps or in tokens, not both."""
+
+    name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """Shape after warm-up. wsd: constant, then linear decay over the last part."""
+    warmup_steps: NonNegative | None = None
+    """Steps of linear warm-up from 0."""
+    warmup_tokens: NonNegative | None = None
+    """The same in tokens."""
+    decay_steps: Positive | None = None
+    """wsd: steps of the final decay (default 20 % of training); cosine, linear: step where min_lr is reached."""
+    decay_tokens: Positive | None = None
+    """The same in tokens."""
+
+    @model_validator(mode="after")
+    def _units(self) -> ScheduleConfig:
+        for what in ("warmup", "decay"):
+            if getattr(self, f"{what}_steps") is not None and getattr(self, f"{what}_tokens") is not None:
+                raise ValueError(f"give {what}_steps or {what}_tokens, not both")
+        if self.name == "constant" and (self.decay_steps or self.decay_tokens):
+            raise ValueError("a constant schedule has no decay; leave decay_steps and decay_tokens out")
+        return self
+
+
+class TrainingConfig(Section):
+    """Length, batch, precision and device of training."""
+
+    total_steps: Positive | None = None
+    """Optimizer steps."""
+    total_tokens: Positive | None = None
+    """Training length in tokens, rounded up to whole steps."""
+    micro_batch_size: Positive | None = None
+    """Sequences per forward pass and data-parallel rank."""
+    global_batch_size: Positive | None = None
+    """Sequences per optimizer step over all ranks."""
+    gradient_accumulation_steps: Positive | None = None
+    """Forward passes per optimizer step and rank."""
+    max_grad_norm: NonNegativeFloat = 1.0
+    """Gradients are scaled to at most this global L2 norm; 0: never."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Arithmetic of matrix products; weights and optimizer stay fp32."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto: the first of CUDA, Apple MPS, CPU that works."""
+    compile: bool = True
+    """torch.compile on every block."""
+    recompute: Literal["none", "full"] = "none"
+    """Activation recomputation: none, or every block in the backward pass."""
+
+    @model_validator(mode="after")
+    def _length(self) -> TrainingConfig:
+        if self.total_steps is not None and self.total_tokens is not None:
+            raise ValueError("give total_steps or total_tokens, not both")
+        return self
+
+
+class ParallelConfig(Section):
+    """How the model is divided over processes."""
+
+    tensor: Positive = 1
+    """Tensor parallel size."""
+    pipeline: Positive = 1
+    """Pipeline parallel size."""
+    context: Positive = 1
+    """Context parallel size."""
+
+
+class LaunchConfig(Section):
+    """The cluster that a recipe is written for."""
+
+    nodes: Positive = 1
+    """Machines."""
+    gpus_per_node: Positive = 1
+    """Accelerators (processes) per machine."""
+
+
+class CheckpointConfig(Section):
+    """When to save and what to keep."""
+
+    interval_steps: Positive = 1000
+    """Save every so many steps, and at the end."""
+    keep_last: Positive = 2
+    """Newest checkpoints kept."""
+    keep_every_steps: Positive | None = None
+    """Also keep every checkpoint whose step is a multiple of this."""
+
+
+class EvaluationConfig(Section):
+    """Validation while training."""
+
+    interval_steps: Positive = 1000
+    """Validate every so many steps, and at the end."""
+    max_tokens: Positive | None = 1_000_000
+    """Most validation tokens per source; unset: all of them."""
+    batch_size: Positive | None = None
+    """Sequences per forward pass; unset: the training micro batch."""
+
+
+class LoggingConfig(Section):
+    """Metrics beyond `metrics.jsonl`, which is always written."""
+
+    interval_steps: Positive = 10
+    """Write one line of metrics every so many steps."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files (extra `tensorboard`)."""
+    wandb_project: str | None = None
+    """Also log to this Weights & Biases project (extra `wandb`)."""
+
+
+class RunConfig(Section):
+    """Everything that defines a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run; its folder is runs_directory/name."""
+    description: str = ""
+    """One line about the recipe."""
+    runs_directory: str = "runs"
+    """Folder that holds the run folders."""
+    seed: NonNegative = 1234
+    """Seed of initialisation, shuffling and every other draw."""
+    data: DataConfig = DataConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig = TrainingConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    launch: LaunchConfig = LaunchConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _agreement(self) -> RunConfig:
+        for stage in [self.data.mixture, *(s.mixture for s in self.data.mixture_stages)]:
+            for source, weight in stage.items():
+                if source not in self.data.sources:
+                    raise ValueError(
+                        f"data.mixture names '{source}', which data.sources does not have."
+                        + did_you_mean(source, self.data.sources)
+                    )
+                if not 0 < weight < float("inf"):
+                    raise ValueError(
+                        f"data.mixture.{source} is {weight:g}; a weight is above 0 (leave the source out instead)"
+                    )
+        starts = [stage.start_tokens for stage in self.data.mixture_stages]
+        if starts != sorted(set(starts)) or (starts and starts[0] == 0):
+            raise ValueError("data.mixture_stages need rising start_tokens above 0")
+        limit, length = self.model.max_position_embeddings, self.data.sequence_length
+        if limit is not None and length > limit:
+            raise ValueError(f"data.sequence_length {length} is above model.max_position_embeddings {limit}")
+        self.batch(self.launch.nodes * self.launch.gpus_per_node)
+        return self
+
+    @property
+    def run_folder(self) -> Path:
+        """`runs_directory/name`."""
+        return Path(self.runs_directory) / self.name
+
+    def batch(self, world_size: int) -> Batch:
+        """Batch arithmetic for `world_size` processes; ConfigError with the equation when it does not come out."""
+        parallel = self.parallel
+        model_ranks = parallel.tensor * parallel.pipeline * parallel.context
+        if world_size % model_ranks:
+            raise ConfigError(
+                f"parallel: tensor {parallel.tensor} × pipeline {parallel.pipeline} × context {parallel.context} = "
+                f"{model_ranks} does not divide the {world_size} processes; "
+                f"use a multiple of {model_ranks} processes or smaller parallel sizes."
+            )
+        training = self.training
+        return resolve_batch(
+            training.micro_batch_size,
+            training.gradient_accumulation_steps,
+            training.global_batch_size,
+            world_size // model_ranks,
+        )
+
+    def steps(self, world_size: int = 1) -> int:
+        """Optimizer steps of the whole run, from total_steps or total_tokens."""
+        if self.training.total_steps is not None:
+            return self.training.total_steps
+        if self.training.total_tokens is None:
+            raise ConfigError("training: give total_steps or total_tokens; the run has no length.")
+        tokens = self.batch(world_size).global_batch_size * self.data.sequence_length
+        return -(-self.training.total_tokens // tokens)
+
+
+class Batch(BaseModel):
+    """A batch that comes out: global = micro × accumulation × data-parallel ranks (sequences)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    global_batch_size: int
+    data_parallel: int
+
+
+def resolve_batch(micro: int | None, accumulation: int | None, global_: int | None, data_parallel: int) -> Batch:
+    """Derive the missing one of global = micro × accumulation × data-parallel ranks.
+
+    With fewer than two given, accumulation is 1, and micro is 8. Raises ConfigError with the equation and the
+    nearest valid choices when the given ones disagree or do not divide.
+    """
+    if global_ is None:
+        micro, accumulation = micro or 8, accumulation or 1
+        global_ = micro * accumulation * data_parallel
+    elif micro is None and accumulation is None:
+        per_rank = global_ // data_parallel
+        micro = max((d for d in _divisors(per_rank) if d <= 8), default=1) if per_rank else 1
+    if micro is None:
+        assert accumulation is not None
+        micro = max(1, round(global_ / (accumulation * data_parallel)))
+    elif accumulation is None:
+        accumulation = max(1, round(global_ / (micro * data_parallel)))
+    assert accumulation is not None
+    product = micro * accumulation * data_parallel
+    if product != global_:
+        unit = micro * data_parallel
+        right = (
+            f"gradient_accumulation_steps {global_ // unit} fits this global batch"
+            if global_ % unit == 0
+            else f"nearest global_batch_size: {_nearest_multiples(global_, unit)}"
+        )
+        raise ConfigError(
+            "training: global_batch_size = micro_batch_size × gradient_accumulation_steps × data-parallel ranks, but "
+            f"{global_} ≠ {micro} × {accumulation} × {data_parallel} = {product}; {right}."
+        )
+    return Batch(
+        micro_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        global_batch_size=global_,
+        data_parallel=data_parallel,
+    )
+
+
+def _divisors(number: int) -> list[int]:
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
+def _nearest_multiples(number: int, unit: int) -> str:
+    below = number // unit * unit
+    return f"{below} or {below + unit}" if below else str(unit)
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("firstlight") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The commented YAML of a shipped recipe."""
+    if name not in recipe_names():
+        raise ConfigError(f"no recipe '{name}'.{did_you_mean(name, recipe_names())}")
+    return (resources.files("firstlight") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a shipped recipe (by name) or a YAML file, apply `key=value` overrides, validate.
+
+    Raises ConfigError: one sentence that names the file or the field.
+    """
+    tree, origin = read_recipe(recipe)
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree, origin)
+
+
+def read_recipe(recipe: str | Path) -> tuple[dict[str, Any], str]:
+    """The raw settings of a recipe and a name for error messages."""
+    path = Path(recipe)
+    if str(recipe) in recipe_names() and not path.is_file():
+        return _parse_yaml(recipe_text(str(recipe)), f"recipe {recipe}"), f"recipe {recipe}"
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder, where a recipe file (YAML) is due.")
+    if not path.exists():
+        hint = "" if path.suffix in (".yaml", ".yml") else did_you_mean(str(recipe), recipe_names())
+        raise ConfigError(f"{path}: no such recipe or file.{hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file; a recipe is YAML in UTF-8.") from None
+    return _parse_yaml(text, str(path)), str(path)
+
+
+def parse_config(tree: dict[str, Any], origin: str) -> RunConfig:
+    """Validate raw settings; `origin` names them in errors."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ConfigError as problem:
+        raise ConfigError(f"{origin}: {problem}") from None
+    except ValidationError as problem:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in _explain(problem))) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def config_diff(before: RunConfig, after: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Settings that differ: (dotted key, value before, value after)."""
+    old, new = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
+    keys = list(new) + [key for key in old if key not in new]
+    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 3e-4 as a number, as YAML 1.2 does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict)):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = str(getattr(problem, "problem", None) or problem)
+        if "'\\t'" in what:
+            what = "a tab, where YAML allows only spaces"
+        raise ConfigError(f"{origin}{where}: {what}.") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: nested too deeply.") from None
+    if tree is None:
+        raise ConfigError(f"{origin}: empty; a recipe needs at least `name:`. See `firstlight init`.")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin}: a recipe is a mapping of settings (key: value), not a {type(tree).__name__}.")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, raw = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"'{override}': an override is written key=value, as in training.total_steps=100.")
+    try:
+        value = yaml.load(raw, Loader=_Loader)
+    except yaml.YAMLError:
+        value = raw
+    *parents, last = key.strip().split(".")
+    node = tree
+    for depth, part in enumerate(parents):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(f"'{override}': {'.'.join(parents[: depth + 1])} is a value, not a section.")
+    node[last] = value
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+_DUE = {
+    "int_parsing": "a whole number is due",
+    "int_type": "a whole number is due",
+    "int_from_float": "a whole number is due",
+    "float_parsing": "a number is due",
+    "float_type": "a number is due",
+    "bool_parsing": "true or false is due",
+    "bool_type": "true or false is due",
+    "string_type": "text is due",
+    "list_type": "a list is due",
+    "tuple_type": "a list is due",
+    "dict_type": "a mapping (key: value) is due",
+    "model_type": "a section (key: value) is due",
+    "model_attributes_type": "a section (key: value) is due",
+    "missing": "is missing",
+}
+
+
+def _explain(problem: ValidationError) -> list[str]:
+    """One sentence an error, in the reader's words."""
+    lines = []
+    for error in problem.errors():
+        location = error["loc"]
+        key = ".".join(str(part) for part in location)
+        kind, given = error["type"], error["input"]
+        if kind == "extra_forbidden":
+            lines.append(f"unknown key '{key}'.{_nearest_key(location)}")
+        elif kind == "missing":
+            lines.append(f"'{key}' is missing.")
+        elif kind == "value_error":
+            message = str(error["ctx"]["error"]).rstrip(".")
+            lines.append(f"{key + ': ' if key else ''}{message}.")
+        elif kind in _DUE:
+            lines.append(f"{key}: {_DUE[kind]}, not {_shown(given)}.")
+        else:
+            message = error["msg"][0].lower() + error["msg"][1:]
+            lines.append(f"{key}: {message}, not {_shown(given)}.")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest_key(location: Sequence[Any]) -> str:
+    """The known key nearest to an unknown one: in its own section first, then anywhere."""
+    last = str(location[-1])
+    section = _section_at(location[:-1])
+    hint = did_you_mean(last, [field.alias or name for name, field in section.model_fields.items()] if section else [])
+    elsewhere = {path.rsplit(".", 1)[-1]: path for path in _all_paths(RunConfig)}
+    if "Did you mean" not in hint and last in elsewhere:
+        return f" Did you mean '{elsewhere[last]}'?"
+    return hint
+
+
+def _section_at(location: Sequence[Any]) -> type[BaseModel] | None:
+    """The section that a key such as ('data', 'sources', 'books') leads to."""
+    annotation: Any = RunConfig
+    for part in location:
+        if _is_section(annotation):
+            field = annotation.model_fields.get(str(part))
+            annotation = field.annotation if field else None
+        else:
+            annotation = next((item for item in get_args(annotation) if _is_section(item)), None)
+    return annotation if _is_section(annotation) else None
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _all_paths(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if _is_section(field.annotation):
+            yield from _all_paths(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + (field.alias or name)

@@ -1,0 +1,62 @@
+"""Errors for the person at the keyboard, and the exit codes they end with.
+
+A `FirstlightError` is one clear sentence: what was wrong, where (file, line or field), what would be right.
+The command line prints it without a traceback. Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_ERROR = 1
+"""The input or the machine was not right; the sentence on standard error says what to change."""
+EXIT_USAGE = 2
+"""The command line itself was wrong (unknown verb, missing argument)."""
+EXIT_DIVERGED = 3
+"""Training met a loss or gradient that is not a finite number."""
+EXIT_STOPPED = 75
+"""A signal ended training after a checkpoint was saved; the same command resumes (EX_TEMPFAIL)."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C ended a stage that keeps no checkpoint; nothing half-written stays behind."""
+
+
+class FirstlightError(Exception):
+    """Base of every error that is the user's to mend."""
+
+    exit_code = EXIT_ERROR
+
+
+class ConfigError(FirstlightError):
+    """A recipe, an override or a combination of settings is not right."""
+
+
+class DataError(FirstlightError):
+    """A file of text, a tokenizer or a token dataset is not right."""
+
+
+class CheckpointError(FirstlightError):
+    """A run folder or a checkpoint is not right."""
+
+
+class DivergedError(FirstlightError):
+    """Loss or gradient norm is NaN or infinite."""
+
+    exit_code = EXIT_DIVERGED
+
+
+class TrainingStopped(FirstlightError):
+    """A signal asked training to end; the state is saved and the same command resumes."""
+
+    exit_code = EXIT_STOPPED
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest known word, else the known words (or nothing when they are many)."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    if 0 < len(known) <= 16:
+        return f" Known: {', '.join(known)}."
+    return ""
