@@ -508,9 +508,14 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError: one sentence that names the file or the field.
     """
     tree, origin = read_recipe(recipe)
+    apply_overrides(tree, overrides)
+    return parse_config(tree, origin)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Write `key=value` settings into a recipe's raw settings, in place."""
     for override in overrides:
         _apply_override(tree, override)
-    return parse_config(tree, origin)
 
 
 def read_recipe(recipe: str | Path) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,1 @@
+"""Arithmetic about a run that needs no run: parameters, FLOPs, hardware peaks."""

@@ -21,6 +21,11 @@ out = Console(highlight=False, soft_wrap=True)
 LINE_EVERY_SECONDS = 10.0
 
 
+def printable(text: str) -> str:
+    """Text without control characters that a terminal would act on; line ends and tabs stay, the rest become '·'."""
+    return "".join(c if c in "\n\t" or c.isprintable() or c.isspace() else "·" for c in text)
+
+
 def note(message: str) -> None:
     """One line for the user; text is shown as it is (no markup)."""
     err.print(escape(message))

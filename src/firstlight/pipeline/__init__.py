@@ -1,0 +1,26 @@
+"""The whole way, from text to an exported model: one function for every verb of the command line."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "build_corpus": "verbs",
+    "evaluate": "verbs",
+    "export": "verbs",
+    "generate": "verbs",
+    "prepare": "stages",
+    "quickstart": "quickstart",
+    "tokenize": "verbs",
+    "train": "train",
+    "train_tokenizer": "verbs",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'firstlight.pipeline' has no attribute '{name}'")
+    return getattr(import_module(f"firstlight.pipeline.{_HOME[name]}"), name)

@@ -1,0 +1,173 @@
+"""The whole way in minutes: text → tokens → training → evaluation → sample → export → what to do next.
+
+Training is given a time, not a number of steps: a few steps are timed on this machine first, and the number that fits
+becomes `training.total_steps` of the run, whose schedule needs to know its end.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstlight.config import RunConfig, apply_overrides, parse_config, read_recipe
+from firstlight.evaluation.generation import generate
+from firstlight.parallel.compile import why_not_compile
+from firstlight.pipeline.show import score_table
+from firstlight.pipeline.stages import Prepared, prepare
+from firstlight.pipeline.train import train
+from firstlight.pipeline.verbs import evaluate, export
+from firstlight.planning.hardware import measured_peak_flops
+from firstlight.support.console import heading, human_seconds, note, out, printable, progress
+from firstlight.support.errors import ConfigError
+from firstlight.tokens.batches import SampleStream
+from firstlight.training.device import DTYPES, choose_device
+from firstlight.training.load import build_model, load_trained
+from firstlight.training.run_folder import RunFolder
+from firstlight.training.trainer import Trainer
+
+WARM_UP_STEPS = 3
+TIMED_STEPS = 8
+FEWEST_STEPS = 20
+
+
+def quickstart(
+    data: Mapping[str, Sequence[str]] | None = None,
+    *,
+    minutes: float = 4.0,
+    name: str = "quickstart",
+    prompt: str = "",
+    overrides: Sequence[str] = (),
+) -> RunFolder:
+    """Run every stage on `data` (domain → files; unset: packaged text) and train for about `minutes`.
+
+    Run again, it goes on where it was: kept stages are not repeated, an interrupted training is resumed.
+    """
+    began = time.monotonic()
+    settings = _settings(data or {}, name, overrides)
+    config = parse_config(settings, "quickstart")
+    run = RunFolder(config.run_folder)
+    prepared = prepare(config)
+    if run.exists:
+        config = _same_length(config, run.config)
+    elif config.training.total_tokens is None and not any(o.startswith("training.total_steps=") for o in overrides):
+        config = _paced(config, prepared, minutes)
+    run = train(config)
+    heading("evaluate: held-out text")
+    scores = evaluate(run.path)
+    heading("sample: what the model writes")
+    sample = "".join(_sample(run.path, prompt))
+    out.print(printable(sample), markup=False)
+    heading("export: Hugging Face format")
+    folder = export(run.path, run.path / "huggingface")
+    _summary(config, run, scores, folder, time.monotonic() - began)
+    return run
+
+
+def _settings(data: Mapping[str, Sequence[str]], name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    tree, _ = read_recipe("quickstart")
+    tree["name"] = name
+    if data:
+        tree["data"]["sources"] = {source: {"text": list(files)} for source, files in data.items()}
+        tree["data"].pop("mixture")
+    apply_overrides(tree, overrides)
+    return tree
+
+
+def _same_length(config: RunConfig, before: RunConfig) -> RunConfig:
+    """The length and precision that an earlier start of the same run chose."""
+    chosen = {"total_steps": before.training.total_steps, "precision": before.training.precision}
+    return config.model_copy(update={"training": config.training.model_copy(update=chosen)})
+
+
+def _paced(config: RunConfig, prepared: Prepared, minutes: float) -> RunConfig:
+    """The same configuration with the precision that is fast here and as many steps as fit into `minutes`."""
+    heading("pace: a few steps to learn how fast this machine is")
+    device = choose_device(config.training.device)
+    training = config.training
+    if device.type == "cpu" and training.precision == "bf16":
+        rates = {p: measured_peak_flops(device, DTYPES[p], seconds=0.2) for p in ("bf16", "fp32")}
+        if rates["fp32"] > rates["bf16"]:
+            note(f"bf16 is {rates['fp32'] / rates['bf16']:.1f}× slower than fp32 on this CPU: fp32 is used")
+            training = training.model_copy(update={"precision": "fp32"})
+    seconds = _seconds_per_step(prepared.config.model_copy(update={"training": training}), prepared, device)
+    wanted = max(FEWEST_STEPS, round(60 * minutes / seconds))
+    stream = SampleStream({n: d.splits["train"] for n, d in prepared.datasets.items()}, config.data, config.seed)
+    passes = max(stream.epochs_used(wanted * config.batch(1).global_batch_size).values())
+    steps = wanted if passes <= config.data.max_epochs else int(wanted * config.data.max_epochs / passes)
+    if steps < 1:
+        raise ConfigError("the text is too short for a single training step; give more text with --data.")
+    note(f"{seconds:.2f} s a step: {steps} steps take about {human_seconds(steps * seconds)}")
+    if steps < wanted:
+        note(f"(more would pass over a source more than data.max_epochs={config.data.max_epochs:g} times)")
+    interval = max(1, steps // 4)
+    warmup = min(config.schedule.warmup_steps or 0, steps // 5)
+    return config.model_copy(
+        update={
+            "training": training.model_copy(update={"total_steps": steps}),
+            "schedule": config.schedule.model_copy(update={"warmup_steps": warmup}),
+            "evaluation": config.evaluation.model_copy(update={"interval_steps": interval}),
+            "checkpoint": config.checkpoint.model_copy(update={"interval_steps": interval}),
+        }
+    )
+
+
+def _seconds_per_step(config: RunConfig, prepared: Prepared, device: torch.device) -> float:
+    """Median time of a training step, compilation and warm-up left out; the model is thrown away."""
+    stream = SampleStream({n: d.splits["train"] for n, d in prepared.datasets.items()}, config.data, config.seed)
+    trainer = Trainer(
+        config,
+        RunFolder(config.run_folder),
+        build_model(config, device),
+        stream,
+        device,
+        peak_flops=1.0,
+        compile_blocks=config.training.compile and why_not_compile(device) is None,
+    )
+    times = []
+    with progress("time", WARM_UP_STEPS + TIMED_STEPS, "steps") as bar:
+        bar.show("compiling" if config.training.compile else "")
+        for batch in trainer.batches(last_step=WARM_UP_STEPS + TIMED_STEPS):
+            started = time.perf_counter()
+            trainer.train_step(batch)
+            times.append(time.perf_counter() - started)
+            bar.advance()
+            bar.show("")
+    return statistics.median(times[WARM_UP_STEPS:])
+
+
+def _sample(run: Path, prompt: str) -> Iterator[str]:
+    trained = load_trained(run, device="cpu")
+    yield prompt
+    yield from generate(
+        trained.model, trained.tokenizer, prompt, max_new_tokens=120, temperature=0.8, top_p=0.95, seed=1
+    )
+
+
+def _summary(
+    config: RunConfig, run: RunFolder, scores: Mapping[str, Mapping[str, float]], folder: Path, seconds: float
+) -> None:
+    heading(f"done in {human_seconds(seconds)}")
+    out.print(score_table(scores))
+    here = run.path
+    for what, where in (
+        ("settings", run.config_file),
+        ("metrics", run.metrics),
+        ("checkpoints", run.checkpoints),
+        ("data", Path(config.data.directory)),
+        ("for Hugging Face", folder),
+    ):
+        note(f"  {what + ':':<18}{where}")
+    note("\nWhat next:")
+    for command in (
+        f"firstlight generate {here} --prompt 'My fellow citizens'",
+        f"firstlight eval {here} --data mine='my-texts/*.txt'",
+        f"firstlight train {here} training.total_steps={2 * (config.training.total_steps or 0)}   # train on",
+        "firstlight quickstart --name mine --data books='my-texts/*.txt'   # your own text",
+        "firstlight init quickstart mine.yaml   # a recipe to edit; then: firstlight train mine.yaml",
+    ):
+        note(f"  {command}")

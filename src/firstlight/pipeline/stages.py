@@ -1,0 +1,188 @@
+"""The stages before training: corpus → tokenizer → token datasets, each kept under a fingerprint of its inputs.
+
+A stage's folder name ends in the fingerprint of everything that shaped it. The same inputs find the same folder and
+the stage is skipped with one line; other inputs make another folder, and runs that began with the old one still
+find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import RunConfig, SourceConfig
+from firstlight.support.console import heading, human_count, note
+from firstlight.support.errors import ConfigError, DataError
+from firstlight.support.files import fingerprint, folder_lock, read_json
+from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.tokenizer import Tokenizer
+
+STAGE_VERSION = 1
+"""Raised when a stage writes something else from the same inputs, so that old results are not taken for new ones."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training starts from."""
+
+    config: RunConfig
+    """The configuration with every source as a token dataset and the model's shape complete."""
+    tokenizer: Tokenizer
+    datasets: dict[str, TokenDataset]
+
+    def provenance(self, original: RunConfig) -> dict[str, dict[str, Any]]:
+        """Per source: where the tokens lie, their fingerprint and size, and the text they came from."""
+        return {
+            source: {
+                "path": str(dataset.folder),
+                "fingerprint": dataset.fingerprint,
+                "tokens": {name: split.num_tokens for name, split in dataset.splits.items()},
+                "documents": {name: split.num_documents for name, split in dataset.splits.items()},
+                "text": list(original.data.sources[source].text),
+            }
+            for source, dataset in self.datasets.items()
+        }
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Run the stages that `config` needs and that were not run before; returns what training starts from."""
+    if not config.data.sources:
+        raise ConfigError("data.sources is empty; name at least one, as in data.sources.web.text=[crawl/*.jsonl.zst].")
+    for name, source in config.data.sources.items():
+        if not source.text and not source.tokens:
+            raise ConfigError(
+                f"data.sources.{name} names no text and no tokens; "
+                f"give data.sources.{name}.text=[FILES] or data.sources.{name}.tokens=FOLDER."
+            )
+    given = {name: s.tokens for name, s in config.data.sources.items() if s.tokens}
+    texts = {name: s.text for name, s in config.data.sources.items() if s.text}
+    datasets = {name: TokenDataset.open(Path(folder)) for name, folder in given.items()}
+    tokenizer = _common_tokenizer(config, datasets)
+    if texts:
+        directory = Path(config.data.directory)
+        with folder_lock(directory, "the data folder"):
+            corpus = _corpus(config, texts, directory)
+            tokenizer = tokenizer or _trained_tokenizer(config, texts, corpus, directory)
+            for name in texts:
+                datasets[name] = _token_dataset(config, name, corpus, tokenizer, directory)
+    assert tokenizer is not None
+    datasets = {name: datasets[name] for name in config.data.sources}
+    return Prepared(_resolved(config, tokenizer, datasets), tokenizer, datasets)
+
+
+def _corpus(config: RunConfig, texts: dict[str, list[str]], directory: Path) -> Path:
+    from firstlight.corpus import build_corpus
+    from firstlight.documents import sources_fingerprint
+
+    settings = config.corpus.model_dump()
+    inputs = {name: sources_fingerprint(patterns, settings) for name, patterns in texts.items()}
+    output = directory / f"corpus-{fingerprint([STAGE_VERSION, inputs, settings])[:8]}"
+    heading("corpus: raw text → documents")
+    if not _kept(output, "corpus.json"):
+        build_corpus(texts, output, config.corpus)
+    return output
+
+
+def _trained_tokenizer(config: RunConfig, texts: dict[str, list[str]], corpus: Path, directory: Path) -> Tokenizer:
+    from firstlight.tokens.train_tokenizer import train_on_sample
+
+    weights = {name: config.data.mixture.get(name, 0.0) for name in texts} if config.data.mixture else None
+    inputs = [STAGE_VERSION, corpus.name, config.tokenizer.model_dump(), weights, config.seed]
+    output = directory / f"tokenizer-{fingerprint(inputs)[:8]}"
+    heading("tokenizer: documents → vocabulary")
+    if not _kept(output, "tokenizer.json"):
+        train_on_sample(
+            {name: corpus_files(corpus, name) for name in texts},
+            output,
+            vocab_size=config.tokenizer.vocab_size,
+            digits=config.tokenizer.digits,
+            weights=weights,
+            max_bytes=config.tokenizer.sample_bytes,
+            seed=config.seed,
+        )
+    return Tokenizer.load(output)
+
+
+def _token_dataset(config: RunConfig, source: str, corpus: Path, tokenizer: Tokenizer, directory: Path) -> TokenDataset:
+    from firstlight.tokens.tokenize import tokenize_files
+
+    data = config.data
+    inputs = [
+        STAGE_VERSION,
+        corpus.name,
+        source,
+        tokenizer.fingerprint,
+        data.validation_fraction,
+        data.shard_tokens,
+    ]
+    output = directory / f"tokens-{source}-{fingerprint(inputs)[:8]}"
+    heading(f"tokens: {source}")
+    if _kept(output, "dataset.json"):
+        return TokenDataset.open(output)
+    return tokenize_files(
+        corpus_files(corpus, source),
+        tokenizer,
+        output,
+        source=source,
+        validation_fraction=data.validation_fraction,
+        shard_tokens=data.shard_tokens,
+    )
+
+
+def corpus_files(corpus: Path, source: str) -> list[str]:
+    """Document files of one source in a built corpus, in order."""
+    files = sorted(str(file) for file in (corpus / source).glob("documents-*"))
+    if not files:
+        raise DataError(f"{corpus / source}: no documents are left of source '{source}' after filtering.")
+    return files
+
+
+def _kept(output: Path, marker: str) -> bool:
+    """True, with one line that says so, when this stage was run before on the same inputs."""
+    if not (output / marker).is_file():
+        return False
+    note(f"same inputs as before: kept {output}")
+    return True
+
+
+def _common_tokenizer(config: RunConfig, datasets: dict[str, TokenDataset]) -> Tokenizer | None:
+    """The tokenizer that recipe and given datasets agree on; None when one is to be trained."""
+    tokenizer = Tokenizer.load(config.tokenizer.path) if config.tokenizer.path else None
+    first: tuple[str, str] | None = ("tokenizer.path", tokenizer.fingerprint) if tokenizer else None
+    for name, dataset in datasets.items():
+        if first and dataset.tokenizer_fingerprint != first[1]:
+            raise ConfigError(
+                f"{dataset.folder}: its tokens were made with another tokenizer than {first[0]} "
+                f"({dataset.tokenizer_fingerprint[:8]}, not {first[1][:8]}); tokenize both with the same one."
+            )
+        first = first or (f"data.sources.{name}", dataset.tokenizer_fingerprint)
+        tokenizer = tokenizer or dataset.tokenizer
+    return tokenizer
+
+
+def _resolved(config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, TokenDataset]) -> RunConfig:
+    sources = {name: SourceConfig(tokens=str(dataset.folder.resolve())) for name, dataset in datasets.items()}
+    model = config.model.resolved(tokenizer.vocab_size, config.data.sequence_length)
+    assert model.vocab_size is not None
+    if model.vocab_size > tokenizer.vocab_size:
+        note(
+            f"model.vocab_size {model.vocab_size} = {tokenizer.vocab_size} of the tokenizer "
+            f"+ {model.vocab_size - tokenizer.vocab_size} rows of padding"
+        )
+    return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources}), "model": model})
+
+
+def describe_datasets(datasets: dict[str, TokenDataset], names: Sequence[str] = ("train", "validation")) -> str:
+    """One line: tokens by source and split."""
+    parts = (
+        f"{source} {' + '.join(human_count(d.splits[n].num_tokens) for n in names if n in d.splits)}"
+        for source, d in datasets.items()
+    )
+    return f"tokens ({' + '.join(names)}): {', '.join(parts)}"
+
+
+def read_statistics(corpus: Path) -> dict[str, Any]:
+    """corpus.json of a built corpus."""
+    return read_json(corpus / "corpus.json", "corpus description")

@@ -1,0 +1,174 @@
+"""From a recipe, a file or a run folder to a trained run: prepare, build, resume or begin, train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import RunConfig, config_diff, load_config
+from firstlight.evaluation.perplexity import evaluate_split
+from firstlight.model import CausalLanguageModel
+from firstlight.parallel.compile import why_not_compile
+from firstlight.pipeline.stages import Prepared, describe_datasets, prepare
+from firstlight.planning.flops import parameter_count, training_flops_per_token
+from firstlight.support.console import heading, human_count, note, warn
+from firstlight.support.errors import ConfigError
+from firstlight.support.files import folder_lock
+from firstlight.tokens.batches import SampleStream
+from firstlight.training.device import choose_device, device_name, peak_flops
+from firstlight.training.load import build_model
+from firstlight.training.run_folder import RunFolder
+from firstlight.training.trainer import Trainer
+
+
+def train(recipe: str | Path | RunConfig, overrides: Sequence[str] = ()) -> RunFolder:
+    """Train a recipe (name, YAML file or configuration), or resume a run folder; returns the run.
+
+    Stages before training run first where the recipe names text (cached). A run that exists is resumed from its newest
+    sound checkpoint when its settings agree, and refused when they do not.
+    """
+    original = recipe if isinstance(recipe, RunConfig) else read_run_or_recipe(recipe, overrides)
+    check_supported(original)
+    run = RunFolder(original.run_folder)
+    if run.exists:
+        with folder_lock(run.path, "the run"):
+            pass  # a run in use is refused before any work is done
+    prepared = prepare(original)
+    show_settings(original, prepared.config)
+    with folder_lock(run.path, "the run"):
+        return _train_prepared(original, prepared, run)
+
+
+def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfig:
+    """Configuration of a recipe, of a file, or of a run folder (whose name and place then follow the folder)."""
+    path = Path(recipe)
+    if not path.is_dir():
+        return load_config(recipe, overrides)
+    run = RunFolder.open(path)
+    config = load_config(run.config_file, overrides)
+    absolute = path.resolve()
+    return config.model_copy(update={"runs_directory": str(absolute.parent), "name": absolute.name})
+
+
+def check_supported(config: RunConfig) -> None:
+    """ConfigError for what the schema knows and this release cannot do yet, before anything is started."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1:
+        raise ConfigError(
+            f"started as {world_size} processes; this release trains in one process. Start it without torchrun."
+        )
+    parallel = config.parallel
+    for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline), ("context", parallel.context)):
+        if size > 1:
+            raise ConfigError(
+                f"parallel.{name} is {size}; this release trains in one process. Use parallel.{name}=1, "
+                "or wait for the release that divides a model over processes."
+            )
+    if config.training.precision == "fp16":
+        raise ConfigError(
+            "training.precision is fp16, which needs a loss scale that this release does not have; "
+            "use training.precision=bf16 (same speed, wider range) or fp32."
+        )
+    config.batch(world_size=1)
+    config.steps(world_size=1)
+
+
+def show_settings(original: RunConfig, resolved: RunConfig) -> None:
+    """Print how the resolved configuration differs from the recipe."""
+    differences = config_diff(original, resolved)
+    if differences:
+        note("settings that were filled in:")
+        for key, before, after in differences:
+            note(f"  {key}: {'unset' if before in (None, [], {}) else before} → {after}")
+
+
+def _train_prepared(original: RunConfig, prepared: Prepared, run: RunFolder) -> RunFolder:
+    config = prepared.config
+    heading(f"train: {run.path}")
+    device = choose_device(config.training.device)
+    stream = SampleStream({n: d.splits["train"] for n, d in prepared.datasets.items()}, config.data, config.seed)
+    for remark in stream.notes():
+        note(remark)
+    total_steps = config.steps(world_size=1)
+    stream.check_supply(total_steps * config.batch(1).global_batch_size)
+    peak, peak_source = peak_flops(device, config.training.precision)
+    reason = why_not_compile(device) if config.training.compile else "training.compile is false"
+    if config.training.compile and reason:
+        warn(f"torch.compile is off: {reason}.")
+    _describe(config, prepared, device, peak, peak_source, total_steps, compiled=reason is None)
+
+    model = build_model(config, device)
+    trainer = Trainer(
+        config,
+        run,
+        model,
+        stream,
+        device,
+        peak_flops=peak,
+        compile_blocks=reason is None,
+        validate=validator(config, prepared, device),
+    )
+    provenance = prepared.provenance(original)
+    if run.exists:
+        run.check_resumable(config, provenance, prepared.tokenizer)
+        run.write_config(config)
+    else:
+        run.create(config, prepared.tokenizer, provenance)
+    if run.last_step() is not None:
+        trainer.resume()
+        if trainer.step >= trainer.total_steps:
+            note(f"{run.path} is finished: step {trainer.step} of {trainer.total_steps}.")
+            return run
+        note(f"resumed at step {trainer.step}")
+    trainer.fit()
+    run.event("finished", step=trainer.step)
+    return run
+
+
+def validator(config: RunConfig, prepared: Prepared, device: Any) -> Any:
+    """A function model → {source: loss, perplexity, bits per byte} on held-out documents; None without any."""
+    splits = {n: d.splits["validation"] for n, d in prepared.datasets.items() if "validation" in d.splits}
+    splits = {n: split for n, split in splits.items() if split.num_tokens > 1}
+    for name in prepared.datasets:
+        if name not in splits:
+            warn(f"source '{name}' has no held-out documents; it is not validated.")
+    if not splits:
+        return None
+    token_bytes = prepared.tokenizer.token_bytes()
+
+    def validate(model: CausalLanguageModel) -> dict[str, dict[str, float]]:
+        return {
+            name: evaluate_split(
+                model,
+                split,
+                sequence_length=config.data.sequence_length,
+                token_bytes=token_bytes,
+                batch_size=config.evaluation.batch_size or config.batch(1).micro_batch_size,
+                device=device,
+                max_tokens=config.evaluation.max_tokens,
+                eod_id=prepared.tokenizer.eod_id if config.data.attention_within_documents else None,
+            ).as_dict()
+            for name, split in splits.items()
+        }
+
+    return validate
+
+
+def _describe(
+    config: RunConfig, prepared: Prepared, device: Any, peak: float, source: str, steps: int, compiled: bool
+) -> None:
+    batch, length = config.batch(1), config.data.sequence_length
+    tokens = steps * batch.global_batch_size * length
+    flops = training_flops_per_token(config.model, length) * tokens
+    note(f"device: {device.type} ({device_name(device)}), peak {peak / 1e12:.3g} TFLOP/s ({source})")
+    note(
+        f"model: {human_count(parameter_count(config.model))} parameters, {config.training.precision}"
+        f"{', compiled' if compiled else ''}"
+    )
+    note(describe_datasets(prepared.datasets))
+    note(
+        f"plan: {steps} steps × {batch.global_batch_size} sequences × {length} tokens = {human_count(tokens)} tokens, "
+        f"{flops:.2e} FLOPs"
+    )

@@ -1,0 +1,205 @@
+"""The single stages as functions, each for one verb: corpus build, tokenizer train, tokenize, eval, generate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import RunConfig, load_config
+from firstlight.support.console import note
+from firstlight.support.errors import ConfigError, DataError
+
+
+def build_corpus(
+    config: str | Path | RunConfig, output: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Path:
+    """Build the documents of every source with text in a recipe; returns the corpus folder.
+
+    output: the folder to write; unset: `data.directory/NAME-corpus`. Replaces an earlier corpus there.
+    """
+    from firstlight import corpus
+
+    config = config if isinstance(config, RunConfig) else load_config(config, overrides)
+    texts = {name: source.text for name, source in config.data.sources.items() if source.text}
+    if not texts:
+        raise ConfigError("data.sources names no text; give one, as in data.sources.web.text=[crawl/*.jsonl.zst].")
+    folder = Path(output) if output else Path(config.data.directory) / f"{config.name}-corpus"
+    if folder.exists() and not (folder / "corpus.json").is_file():
+        raise DataError(f"{folder}: exists and is not a corpus; choose another output.")
+    corpus.build_corpus(texts, folder, config.corpus)
+    return folder
+
+
+def train_tokenizer(
+    files: Sequence[str],
+    output: str | Path,
+    *,
+    vocab_size: int,
+    digits: str = "single",
+    sample_bytes: int = 200_000_000,
+    seed: int = 1234,
+) -> Any:
+    """Train a byte-level BPE tokenizer on text files of any input kind and save it to `output`; returns it."""
+    from firstlight.documents import expand_inputs
+    from firstlight.tokens.train_tokenizer import train_on_sample
+
+    _refuse_foreign(Path(output), "tokenizer.json", "a tokenizer")
+    return train_on_sample(
+        {"text": expand_inputs(files)},
+        Path(output),
+        vocab_size=vocab_size,
+        digits=digits,
+        weights=None,
+        max_bytes=sample_bytes,
+        seed=seed,
+    )
+
+
+def tokenize(
+    files: Sequence[str],
+    tokenizer: str | Path,
+    output: str | Path,
+    *,
+    source: str | None = None,
+    validation_fraction: float = 0.01,
+    shard_tokens: int = 100_000_000,
+    workers: int | None = None,
+) -> Any:
+    """Tokenize text files into a token dataset; returns the TokenDataset. `source`: its name; unset: the folder's."""
+    from firstlight.documents import expand_inputs
+    from firstlight.tokens.tokenize import tokenize_files
+    from firstlight.tokens.tokenizer import Tokenizer
+
+    return tokenize_files(
+        expand_inputs(files),
+        Tokenizer.load(str(tokenizer)),
+        Path(output),
+        source=source or Path(output).name,
+        validation_fraction=validation_fraction,
+        shard_tokens=shard_tokens,
+        workers=workers,
+    )
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    step: int | None = None,
+    files: Mapping[str, Sequence[str]] | None = None,
+    max_tokens: int | None = None,
+    device: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Loss, perplexity and bits per byte of a run by domain: on its held-out documents, or on `files` by domain.
+
+    max_tokens: most tokens per domain; unset: all of them.
+    """
+    from firstlight.documents import Document, expand_inputs, read_documents
+    from firstlight.evaluation.perplexity import evaluate_pretraining, evaluate_split
+    from firstlight.tokens.dataset import TokenDataset
+    from firstlight.training.load import load_trained
+
+    trained = load_trained(run, step, device)
+    config, tokenizer, model = trained.config, trained.tokenizer, trained.model
+    length = config.data.sequence_length
+    batch_size = config.evaluation.batch_size or config.batch(1).micro_batch_size
+    if files:
+        texts = {
+            name: (
+                item.text
+                for path in expand_inputs(patterns)
+                for item in read_documents(path)
+                if isinstance(item, Document)
+            )
+            for name, patterns in files.items()
+        }
+        return evaluate_pretraining(model, tokenizer, texts, sequence_length=length, batch_size=batch_size)["domains"]
+    scores = {}
+    for name, source in config.data.sources.items():
+        assert source.tokens is not None
+        split = TokenDataset.open(Path(source.tokens)).splits.get("validation")
+        if split is None or split.num_tokens < 2:
+            note(f"source '{name}' has no held-out documents; it is not evaluated.")
+            continue
+        scores[name] = evaluate_split(
+            model,
+            split,
+            sequence_length=length,
+            token_bytes=tokenizer.token_bytes(),
+            batch_size=batch_size,
+            device=next(model.parameters()).device,
+            max_tokens=max_tokens,
+            eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
+        ).as_dict()
+    if not scores:
+        raise DataError(f"{run}: none of its sources has held-out documents; evaluate files with --data NAME=FILES.")
+    return scores
+
+
+def generate(
+    run: str | Path,
+    prompt: str = "",
+    *,
+    step: int | None = None,
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+) -> Iterator[str]:
+    """Text that the model of a run writes after `prompt`, piece by piece as it comes."""
+    from firstlight.evaluation.generation import generate as write
+    from firstlight.training.load import load_trained
+
+    trained = load_trained(run, step, device)
+    yield from write(
+        trained.model,
+        trained.tokenizer,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+
+
+def export(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    format: str = "huggingface",
+    step: int | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Write the model of a run as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; returns the folder."""
+    if format != "huggingface":
+        raise ConfigError(f"--format {format} is not known; known: huggingface.")
+    from firstlight.interop.huggingface import export_huggingface
+    from firstlight.training.load import load_trained
+
+    trained = load_trained(run, step, "cpu")
+    provenance = {
+        **trained.run.provenance,
+        "name": trained.config.name,
+        "state": trained.state,
+        "mixture": trained.config.data.mixture,
+        "training": {
+            "step": trained.state["step"],
+            "tokens": trained.state["tokens_consumed"],
+            "sequence_length": trained.config.data.sequence_length,
+            "precision": trained.config.training.precision,
+        },
+        "evaluation": trained.state.get("validation") or {},
+    }
+    export_huggingface(trained.model, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
+    return Path(folder)
+
+
+def _refuse_foreign(folder: Path, marker: str, what: str) -> None:
+    """DataError when `folder` holds something that is not an earlier result of the same verb."""
+    if folder.is_file():
+        raise DataError(f"{folder}: a file, where the output folder is due.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise DataError(f"{folder}: not empty and not {what}; choose another output.")

@@ -1,0 +1,187 @@
+"""The folder of a run: everything a verb needs about it, so that it can be moved and resumed elsewhere.
+
+runs/NAME/  config.yaml (resolved)  provenance.json  tokenizer/  metrics.jsonl  events.jsonl  checkpoints/step_N/
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import RunConfig, config_diff, dump_config, load_config
+from firstlight.support.errors import CheckpointError, ConfigError
+from firstlight.support.files import atomic_file, read_json, write_json
+from firstlight.tokens.tokenizer import Tokenizer
+from firstlight.training.checkpoint import checkpoint_steps
+
+_CHANGEABLE_ON_RESUME = (
+    "training.total_steps",
+    "training.total_tokens",
+    "training.micro_batch_size",
+    "training.gradient_accumulation_steps",
+    "training.max_grad_norm",
+    "training.precision",
+    "training.device",
+    "training.compile",
+    "training.recompute",
+    "optimizer.",
+    "schedule.",
+    "checkpoint.",
+    "evaluation.",
+    "logging.",
+    "parallel.",
+    "launch.",
+    "data.max_epochs",
+    "data.directory",
+    "runs_directory",
+    "name",
+    "description",
+)
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.events = self.path / "events.jsonl"
+        self.provenance_file = self.path / "provenance.json"
+        self.config_file = self.path / "config.yaml"
+        self.tokenizer_folder = self.path / "tokenizer"
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run; CheckpointError when `path` is not one."""
+        run = cls(Path(path))
+        if not run.path.exists():
+            raise CheckpointError(f"{path}: no such run folder.")
+        if not run.config_file.is_file():
+            raise CheckpointError(f"{path}: not a run folder (it has no config.yaml).")
+        return run
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration the run was started (or last resumed) with."""
+        return load_config(self.config_file)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the run was made from."""
+        return read_json(self.provenance_file, "provenance file")
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that belongs to the model."""
+        return Tokenizer.load(self.tokenizer_folder)
+
+    @property
+    def exists(self) -> bool:
+        return self.config_file.is_file()
+
+    def create(self, config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, dict[str, Any]]) -> None:
+        """Write the small files; config.yaml last, because it makes the folder a run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(self.tokenizer_folder)
+        write_json(self.provenance_file, _provenance(datasets, tokenizer))
+        self.write_config(config)
+
+    def write_config(self, config: RunConfig) -> None:
+        with atomic_file(self.config_file, "w") as handle:
+            handle.write(dump_config(config))
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one line to events.jsonl: what happened and when."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, **fields}
+        with self.events.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def check_resumable(self, new: RunConfig, datasets: dict[str, dict[str, Any]], tokenizer: Tokenizer) -> None:
+        """ConfigError when `new` changes what a resumed run must keep, or names other data than it began with."""
+        old = self.config
+        for key, before, after in config_diff(old, new):
+            # where the data lies may change (checked by fingerprint below), what it is may not
+            moved = key.startswith("data.sources.") and key.endswith(".tokens") and before and after
+            if not moved and not key.startswith(_CHANGEABLE_ON_RESUME):
+                raise ConfigError(
+                    f"{self.path}: the run began with {key} = {before!r}, now it is {after!r}; a resumed run keeps it. "
+                    "Start another run with name=NEW_NAME."
+                )
+        length = new.data.sequence_length
+        if old.batch(1).global_batch_size != new.batch(1).global_batch_size:
+            raise ConfigError(
+                f"{self.path}: the run began with {old.batch(1).global_batch_size} sequences of {length} a step, "
+                f"now it would be {new.batch(1).global_batch_size}; a resumed run keeps its global batch."
+            )
+        began = self.provenance
+        for source, dataset in datasets.items():
+            before = began.get("datasets", {}).get(source, {}).get("fingerprint")
+            if before != dataset["fingerprint"]:
+                raise ConfigError(
+                    f"{self.path}: the token dataset of '{source}' is not the one the run began with "
+                    f"({dataset['path']}); give the original with data.sources.{source}.tokens=FOLDER."
+                )
+        if began.get("tokenizer", {}).get("fingerprint") != tokenizer.fingerprint:
+            raise ConfigError(f"{self.path}: the tokenizer is not the one the run began with.")
+
+    def trim_metrics(self, step: int) -> None:
+        """Drop metric lines after `step`: a resumed run writes them again, the same."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                continue  # a line cut short by a kill
+        with atomic_file(self.metrics, "w") as handle:
+            handle.writelines(line + "\n" for line in kept)
+
+    def last_step(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        steps = checkpoint_steps(self.checkpoints)
+        return steps[-1] if steps else None
+
+
+def _provenance(datasets: dict[str, dict[str, Any]], tokenizer: Tokenizer) -> dict[str, Any]:
+    packages = ("firstlight", "torch", "numpy", "tokenizers", "safetensors", "daft")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "host": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+        },
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "git": _git(),
+        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
+        "datasets": datasets,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the folder the command runs in, when that is a git checkout."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode:
+        return None
+    return {"commit": commit.stdout.strip(), "changed": bool(status.stdout.strip())}
