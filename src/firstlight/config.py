@@ -513,9 +513,13 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Write `key=value` settings into a recipe's raw settings, in place."""
+    """Write `key=value` settings into a recipe's raw settings, in place.
+
+    Where two settings exclude each other (a length in steps and in tokens), the override takes the other one's place.
+    """
+    written: set[tuple[str, ...]] = set()
     for override in overrides:
-        _apply_override(tree, override)
+        written.add(_apply_override(tree, override, written))
 
 
 def read_recipe(recipe: str | Path) -> tuple[dict[str, Any], str]:
@@ -598,7 +602,19 @@ def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
     return tree
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+_EXCLUSIVE = {
+    one: other
+    for pair in (
+        ("total_steps", "total_tokens"),
+        ("warmup_steps", "warmup_tokens"),
+        ("decay_steps", "decay_tokens"),
+        ("text", "tokens"),
+    )
+    for one, other in (pair, pair[::-1])
+}
+
+
+def _apply_override(tree: dict[str, Any], override: str, written: set[tuple[str, ...]]) -> tuple[str, ...]:
     key, equals, raw = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"'{override}': an override is written key=value, as in training.total_steps=100.")
@@ -615,6 +631,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"'{override}': {'.'.join(parents[: depth + 1])} is a value, not a section.")
     node[last] = value
+    other = _EXCLUSIVE.get(last)
+    if other in node and (*parents, other) not in written:
+        del node[other]
+    return (*parents, last)
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The single stages as functions, each for one verb: corpus build, tokenizer train, tokenize, eval, generate, export."""
+"""The single stages as functions, one for each verb of the command line."""
 
 from __future__ import annotations
 

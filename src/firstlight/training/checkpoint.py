@@ -196,13 +196,14 @@ class _MetadataUnpickler(pickle.Unpickler):
             ("pathlib", "PosixPath"),
             ("torch", "Size"),
             ("torch.serialization", "_get_layout"),
-            *(
-                ("torch.distributed.checkpoint.metadata", name)
-                for name in (
-                    "BytesStorageMetadata ChunkStorageMetadata MetadataIndex Metadata StorageMeta TensorProperties "
-                    "TensorStorageMetadata _MEM_FORMAT_ENCODING"
-                ).split()
-            ),
+            ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
+            ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
+            ("torch.distributed.checkpoint.metadata", "Metadata"),
+            ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
+            ("torch.distributed.checkpoint.metadata", "StorageMeta"),
+            ("torch.distributed.checkpoint.metadata", "TensorProperties"),
+            ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
+            ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
             ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
             ("torch.distributed.checkpoint.planner", "SavePlan"),
         }

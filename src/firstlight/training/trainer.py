@@ -206,7 +206,9 @@ class Trainer:
             return
         bar.show("validating …")
         self.model.eval()
-        self.last_validation = self.validate(self.model)
+        # Other batch shapes and no gradients would compile every block again for a few batches.
+        with torch.compiler.set_stance("force_eager"), self._autocast():
+            self.last_validation = self.validate(self.model)
         self.model.train()
         log.write(self.step, {"validation": self.last_validation})
 
