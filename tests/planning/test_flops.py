@@ -1,0 +1,72 @@
+"""Parameter and FLOP counts agree with the models themselves and with published figures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from firstlight.config import ModelConfig, load_config
+from firstlight.model import CausalLanguageModel
+from firstlight.planning.flops import matmul_parameters, parameter_count, training_flops_per_token
+from firstlight.planning.hardware import published_peak_flops
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"tie_word_embeddings": True},
+        {"num_key_value_heads": 2, "qk_norm": True, "head_dim": 10},
+        {"architecture": "gpt2", "tie_word_embeddings": True},
+        {"architecture": "gpt2"},
+    ],
+)
+def test_the_count_is_that_of_the_model(fields):
+    config = ModelConfig(vocab_size=96, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, **fields)
+    config = config.resolved(sequence_length=16)
+    with torch.device("meta"):
+        model = CausalLanguageModel.from_config(config)
+    assert parameter_count(config) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_published_sizes():
+    assert parameter_count(load_config("gpt2-124m").model.resolved()) == 124_439_808
+    assert parameter_count(load_config("llama-7b").model.resolved()) == 6_738_415_616
+    assert parameter_count(load_config("llama-1b").model.resolved()) == 1_100_048_384
+
+
+def test_flops_are_six_per_weight_plus_half_of_full_attention():
+    config = load_config("llama-7b").model.resolved()
+    assert matmul_parameters(config) == 6_738_415_616 - 32000 * 4096 - 65 * 4096
+    attention = training_flops_per_token(config, 2048) - 6 * matmul_parameters(config)
+    assert attention == 12 * 32 * 4096 * 2048 / 2
+
+
+def test_flops_of_a_step_are_what_torch_counts():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = ModelConfig(vocab_size=128, hidden_size=64, num_hidden_layers=2, num_attention_heads=4).resolved()
+    model = CausalLanguageModel.from_config(config)
+    tokens = torch.randint(128, (2, 32))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(tokens, labels=tokens)["loss"].backward()
+    causal_half = 6 * 2 * 64 * 32  # the reference attention computes the whole matrix
+    expected = (training_flops_per_token(config, 32) + causal_half) * tokens.numel()
+    assert counter.get_total_flops() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H20", 148e12),
+        ("NVIDIA L40S", 362e12),
+        ("Tesla K80", None),
+    ],
+)
+def test_peaks_by_device_name(name, peak):
+    assert published_peak_flops(name) == peak
