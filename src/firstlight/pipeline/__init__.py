@@ -11,9 +11,9 @@ _HOME = {
     "export": "verbs",
     "generate": "verbs",
     "prepare": "stages",
-    "quickstart": "quickstart",
+    "quickstart": "first_run",
     "tokenize": "verbs",
-    "train": "train",
+    "train": "run_training",
     "train_tokenizer": "verbs",
 }
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import RunConfig, SourceConfig
-from firstlight.support.console import heading, human_count, note
+from firstlight.support.console import err, heading, human_count, note
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.support.files import fingerprint, folder_lock, read_json
+from firstlight.support.files import fingerprint, folder_lock
 from firstlight.tokens.dataset import TokenDataset
 from firstlight.tokens.tokenizer import Tokenizer
 
@@ -73,7 +73,7 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _corpus(config: RunConfig, texts: dict[str, list[str]], directory: Path) -> Path:
-    from firstlight.corpus import build_corpus
+    from firstlight.corpus import build_corpus, corpus_table
     from firstlight.documents import sources_fingerprint
 
     settings = config.corpus.model_dump()
@@ -81,7 +81,7 @@ def _corpus(config: RunConfig, texts: dict[str, list[str]], directory: Path) -> 
     output = directory / f"corpus-{fingerprint([STAGE_VERSION, inputs, settings])[:8]}"
     heading("corpus: raw text → documents")
     if not _kept(output, "corpus.json"):
-        build_corpus(texts, output, config.corpus)
+        err.print(corpus_table(build_corpus(texts, output, config.corpus)))
     return output
 
 
@@ -181,8 +181,3 @@ def describe_datasets(datasets: dict[str, TokenDataset], names: Sequence[str] = 
         for source, d in datasets.items()
     )
     return f"tokens ({' + '.join(names)}): {', '.join(parts)}"
-
-
-def read_statistics(corpus: Path) -> dict[str, Any]:
-    """corpus.json of a built corpus."""
-    return read_json(corpus / "corpus.json", "corpus description")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import RunConfig, load_config
-from firstlight.support.console import note
+from firstlight.support.console import note, out
 from firstlight.support.errors import ConfigError, DataError
+from firstlight.support.files import folder_lock
 
 
 def build_corpus(
@@ -27,7 +28,8 @@ def build_corpus(
     folder = Path(output) if output else Path(config.data.directory) / f"{config.name}-corpus"
     if folder.exists() and not (folder / "corpus.json").is_file():
         raise DataError(f"{folder}: exists and is not a corpus; choose another output.")
-    corpus.build_corpus(texts, folder, config.corpus)
+    with folder_lock(folder.parent, "the data folder"):
+        out.print(corpus.corpus_table(corpus.build_corpus(texts, folder, config.corpus)))
     return folder
 
 

@@ -42,11 +42,11 @@ def heading(message: str) -> None:
 
 
 def human_count(number: float) -> str:
-    """1234567 → '1.23M'. Decimal prefixes."""
+    """1234567 → '1.23M', 0.25 → '0.25'. Decimal prefixes."""
     for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit:
             return f"{number / limit:.3g}{suffix}"
-    return f"{number:.0f}"
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
 
 
 def human_bytes(number: float) -> str:
@@ -127,8 +127,13 @@ class ProgressBar:
         if self.total:
             left = (self.total - self.completed) / rate if rate > 0 else float("nan")
             eta = f", {human_seconds(left)} left" if left == left else ""
-            line += f" of {human_amount(self.total, self.unit)}{eta}"
+            line = f"{self.description}: {self._done()}{eta}"
         return f"{line}, {human_amount(rate, self.unit)}/s{'  ' + self.remark if self.remark else ''}"
+
+    def _done(self) -> str:
+        """'3 of 20 steps', '1.2 MB of 40 MB'."""
+        done, total = human_amount(self.completed, self.unit), human_amount(self.total or 0, self.unit)
+        return f"{done if self.unit == 'bytes' else done.split()[0]} of {total}"
 
     def close(self, finished: bool) -> None:
         if self._progress:

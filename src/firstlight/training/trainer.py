@@ -25,7 +25,7 @@ from firstlight.planning.flops import training_flops_per_token
 from firstlight.support.console import ProgressBar, human_count, progress
 from firstlight.support.errors import DivergedError, TrainingStopped
 from firstlight.tokens.batches import SampleStream
-from firstlight.tokens.loader import Loader
+from firstlight.tokens.loader import Loader, TokenBatch
 from firstlight.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
 from firstlight.training.device import DTYPES, peak_memory_bytes
 from firstlight.training.metrics import MetricsLog
@@ -57,12 +57,13 @@ class Trainer:
         stream: SampleStream,
         device: torch.device,
         *,
+        eod_id: int,
         peak_flops: float,
         compile_blocks: bool,
         validate: Validate | None = None,
     ) -> None:
         self.config, self.run, self.model, self.stream = config, run, model, stream
-        self.device, self.peak_flops, self.validate = device, peak_flops, validate
+        self.device, self.eod_id, self.peak_flops, self.validate = device, eod_id, peak_flops, validate
         self.batch = config.batch(world_size=1)
         self.total_steps = config.steps(world_size=1)
         self.step_tokens = self.batch.global_batch_size * config.data.sequence_length
@@ -74,6 +75,7 @@ class Trainer:
             apply_compile(model)
         self.step = 0
         self.last_validation: Mapping[str, Any] = {}
+        self.remark = "compiling" if compile_blocks else ""
 
     def fit(self) -> None:
         """Train to the last step; ends with a checkpoint and a validation.
@@ -81,7 +83,7 @@ class Trainer:
         Raises DivergedError at a loss or gradient that is not finite, before the optimizer moves, and TrainingStopped
         after a signal, when the state is saved.
         """
-        batches = self.batches(self.total_steps)
+        batches = self.batches()
         log = MetricsLog(self.run, self.config)
         interval = Interval()
         self.model.train()
@@ -90,6 +92,7 @@ class Trainer:
                 StopRequest() as stop,
                 progress("train", self.total_steps, "steps", completed=self.step) as bar,
             ):
+                bar.show(self.remark)
                 while self.step < self.total_steps:
                     started, waited = time.perf_counter(), batches.wait_seconds
                     loss, grad_norm, lr = self.train_step(next(batches))
@@ -115,18 +118,16 @@ class Trainer:
             batches.close()
             log.close()
 
-    def batches(self, last_step: int) -> Loader:
-        """Global batches from the current step to `last_step`, read ahead in the background."""
+    def batches(self) -> Loader:
+        """Global batches from the current step on, read ahead in the background."""
         return Loader(
             self.stream,
-            first_sample=self.step * self.batch.global_batch_size,
-            global_batch_size=self.batch.global_batch_size,
-            last_sample=last_step * self.batch.global_batch_size,
-            document_ids=self.config.data.attention_within_documents,
-            pin_memory=self.device.type == "cuda",
+            self.step * self.batch.global_batch_size,
+            self.batch.global_batch_size,
+            eod_id=self.eod_id if self.config.data.attention_within_documents else None,
         )
 
-    def train_step(self, batch: Any) -> tuple[float, float, float]:
+    def train_step(self, batch: TokenBatch) -> tuple[float, float, float]:
         """One optimizer step on a global batch; returns (mean token loss, gradient norm, learning rate)."""
         targets_in_batch = int((batch.targets != -100).sum())
         micro = self.batch.micro_batch_size
@@ -211,6 +212,7 @@ class Trainer:
             self.last_validation = self.validate(self.model)
         self.model.train()
         log.write(self.step, {"validation": self.last_validation})
+        bar.show(self.remark)
 
     def _log(
         self, log: MetricsLog, bar: ProgressBar, interval: Interval, loss: float, grad_norm: float, lr: float

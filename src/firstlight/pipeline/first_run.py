@@ -6,9 +6,11 @@ becomes `training.total_steps` of the run, whose schedule needs to know its end.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,13 @@ import torch
 from firstlight.config import RunConfig, apply_overrides, parse_config, read_recipe
 from firstlight.evaluation.generation import generate
 from firstlight.parallel.compile import why_not_compile
+from firstlight.pipeline.run_training import check_supported, sample_stream, train_prepared
 from firstlight.pipeline.show import score_table
 from firstlight.pipeline.stages import Prepared, prepare
-from firstlight.pipeline.train import train
 from firstlight.pipeline.verbs import evaluate, export
 from firstlight.planning.hardware import measured_peak_flops
 from firstlight.support.console import heading, human_seconds, note, out, printable, progress
 from firstlight.support.errors import ConfigError
-from firstlight.tokens.batches import SampleStream
 from firstlight.training.device import DTYPES, choose_device
 from firstlight.training.load import build_model, load_trained
 from firstlight.training.run_folder import RunFolder
@@ -51,12 +52,13 @@ def quickstart(
     settings = _settings(data or {}, name, overrides)
     config = parse_config(settings, "quickstart")
     run = RunFolder(config.run_folder)
+    check_supported(config)
     prepared = prepare(config)
     if run.exists:
         config = _same_length(config, run.config)
     elif config.training.total_tokens is None and not any(o.startswith("training.total_steps=") for o in overrides):
         config = _paced(config, prepared, minutes)
-    run = train(config)
+    run = train_prepared(config, replace(prepared, config=_with_pace(prepared.config, config)))
     heading("evaluate: held-out text")
     scores = evaluate(run.path)
     heading("sample: what the model writes")
@@ -96,8 +98,7 @@ def _paced(config: RunConfig, prepared: Prepared, minutes: float) -> RunConfig:
             training = training.model_copy(update={"precision": "fp32"})
     seconds = _seconds_per_step(prepared.config.model_copy(update={"training": training}), prepared, device)
     wanted = max(FEWEST_STEPS, round(60 * minutes / seconds))
-    stream = SampleStream({n: d.splits["train"] for n, d in prepared.datasets.items()}, config.data, config.seed)
-    passes = max(stream.epochs_used(wanted * config.batch(1).global_batch_size).values())
+    passes = max(sample_stream(prepared).epochs_used(wanted * config.batch(1).global_batch_size).values())
     steps = wanted if passes <= config.data.max_epochs else int(wanted * config.data.max_epochs / passes)
     if steps < 1:
         raise ConfigError("the text is too short for a single training step; give more text with --data.")
@@ -116,22 +117,29 @@ def _paced(config: RunConfig, prepared: Prepared, minutes: float) -> RunConfig:
     )
 
 
+def _with_pace(resolved: RunConfig, paced: RunConfig) -> RunConfig:
+    """The resolved configuration with the sections that pacing decides."""
+    sections = ("training", "schedule", "evaluation", "checkpoint")
+    return resolved.model_copy(update={name: getattr(paced, name) for name in sections})
+
+
 def _seconds_per_step(config: RunConfig, prepared: Prepared, device: torch.device) -> float:
     """Median time of a training step, compilation and warm-up left out; the model is thrown away."""
-    stream = SampleStream({n: d.splits["train"] for n, d in prepared.datasets.items()}, config.data, config.seed)
     trainer = Trainer(
         config,
         RunFolder(config.run_folder),
         build_model(config, device),
-        stream,
+        sample_stream(prepared),
         device,
+        eod_id=prepared.tokenizer.eod_id,
         peak_flops=1.0,
         compile_blocks=config.training.compile and why_not_compile(device) is None,
     )
     times = []
-    with progress("time", WARM_UP_STEPS + TIMED_STEPS, "steps") as bar:
+    steps = WARM_UP_STEPS + TIMED_STEPS
+    with progress("time", steps, "steps") as bar, trainer.batches() as batches:
         bar.show("compiling" if config.training.compile else "")
-        for batch in trainer.batches(last_step=WARM_UP_STEPS + TIMED_STEPS):
+        for batch in itertools.islice(batches, steps):
             started = time.perf_counter()
             trainer.train_step(batch)
             times.append(time.perf_counter() - started)

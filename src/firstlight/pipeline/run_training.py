@@ -20,25 +20,23 @@ from firstlight.tokens.batches import SampleStream
 from firstlight.training.device import choose_device, device_name, peak_flops
 from firstlight.training.load import build_model
 from firstlight.training.run_folder import RunFolder
+from firstlight.training.schedule import decay_range
 from firstlight.training.trainer import Trainer
 
 
-def train(recipe: str | Path | RunConfig, overrides: Sequence[str] = ()) -> RunFolder:
-    """Train a recipe (name, YAML file or configuration), or resume a run folder; returns the run.
+def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
+    """Train a recipe (name or YAML file), or resume a run folder; returns the run.
 
     Stages before training run first where the recipe names text (cached). A run that exists is resumed from its newest
     sound checkpoint when its settings agree, and refused when they do not.
     """
-    original = recipe if isinstance(recipe, RunConfig) else read_run_or_recipe(recipe, overrides)
+    original = read_run_or_recipe(recipe, overrides)
     check_supported(original)
     run = RunFolder(original.run_folder)
     if run.exists:
         with folder_lock(run.path, "the run"):
             pass  # a run in use is refused before any work is done
-    prepared = prepare(original)
-    show_settings(original, prepared.config)
-    with folder_lock(run.path, "the run"):
-        return _train_prepared(original, prepared, run)
+    return train_prepared(original, prepare(original))
 
 
 def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfig:
@@ -71,28 +69,36 @@ def check_supported(config: RunConfig) -> None:
             "training.precision is fp16, which needs a loss scale that this release does not have; "
             "use training.precision=bf16 (same speed, wider range) or fp32."
         )
-    config.batch(world_size=1)
-    config.steps(world_size=1)
+    step_tokens = config.batch(world_size=1).global_batch_size * config.data.sequence_length
+    decay_range(config.schedule, config.steps(world_size=1), step_tokens)
 
 
 def show_settings(original: RunConfig, resolved: RunConfig) -> None:
     """Print how the resolved configuration differs from the recipe."""
-    differences = config_diff(original, resolved)
+    differences = [(k, before, after) for k, before, after in config_diff(original, resolved) if after != []]
     if differences:
-        note("settings that were filled in:")
+        note("\nsettings that were filled in:")
         for key, before, after in differences:
-            note(f"  {key}: {'unset' if before in (None, [], {}) else before} → {after}")
+            note(f"  {key}: {'unset' if before in (None, {}) else before} → {after}")
 
 
-def _train_prepared(original: RunConfig, prepared: Prepared, run: RunFolder) -> RunFolder:
+def train_prepared(original: RunConfig, prepared: Prepared) -> RunFolder:
+    """Train or resume the run of a configuration whose stages before training are done."""
+    run = RunFolder(original.run_folder)
+    show_settings(original, prepared.config)
+    with folder_lock(run.path, "the run"):
+        return _train_locked(original, prepared, run)
+
+
+def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> RunFolder:
     config = prepared.config
     heading(f"train: {run.path}")
     device = choose_device(config.training.device)
-    stream = SampleStream({n: d.splits["train"] for n, d in prepared.datasets.items()}, config.data, config.seed)
+    stream = sample_stream(prepared)
     for remark in stream.notes():
         note(remark)
-    total_steps = config.steps(world_size=1)
-    stream.check_supply(total_steps * config.batch(1).global_batch_size)
+    total_steps, global_batch_size = config.steps(world_size=1), config.batch(1).global_batch_size
+    stream.check_supply(total_steps * global_batch_size, global_batch_size)
     peak, peak_source = peak_flops(device, config.training.precision)
     reason = why_not_compile(device) if config.training.compile else "training.compile is false"
     if config.training.compile and reason:
@@ -106,6 +112,7 @@ def _train_prepared(original: RunConfig, prepared: Prepared, run: RunFolder) -> 
         model,
         stream,
         device,
+        eod_id=prepared.tokenizer.eod_id,
         peak_flops=peak,
         compile_blocks=reason is None,
         validate=validator(config, prepared, device),
@@ -125,6 +132,13 @@ def _train_prepared(original: RunConfig, prepared: Prepared, run: RunFolder) -> 
     trainer.fit()
     run.event("finished", step=trainer.step)
     return run
+
+
+def sample_stream(prepared: Prepared) -> SampleStream:
+    """The training samples of a prepared configuration; ids outside the model's vocabulary never leave it."""
+    splits = {name: dataset.splits["train"] for name, dataset in prepared.datasets.items()}
+    config = prepared.config
+    return SampleStream(splits, config.data, config.seed, config.model.vocab_size)
 
 
 def validator(config: RunConfig, prepared: Prepared, device: Any) -> Any:
