@@ -34,7 +34,7 @@ def test_a_run_has_everything_and_learns(tiny_recipe):
     losses = metrics(run)
     assert sorted(losses) == list(range(1, 31))
     assert losses[1] == pytest.approx(math.log(512), rel=0.02)
-    assert losses[30] < losses[1] - 1
+    assert losses[30] < losses[1] - 0.5
     assert metrics(run, "samples_consumed")[30] == 240
     assert metrics(run, "tokens_consumed")[30] == 240 * 64
     for key in ("learning_rate", "grad_norm", "tokens_per_second", "mfu", "peak_memory_bytes"):
@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tiny_recipe):
 
 
 def test_a_run_in_use_is_refused(tiny_recipe):
-    run = train(tiny_recipe, ["training.total_steps=2"])
+    run = train(tiny_recipe, ["training.total_steps=2", "schedule.warmup_steps=0"])
     with folder_lock(run.path, "the run"), pytest.raises(FirstlightError, match="in use by process"):
         train(run.path, ["training.total_steps=4"])
 
@@ -127,9 +127,9 @@ def test_a_run_in_use_is_refused(tiny_recipe):
     ],
 )
 def test_what_a_resumed_run_must_keep_is_refused(tiny_recipe, override):
-    train(tiny_recipe, ["training.total_steps=2"])
+    train(tiny_recipe, ["training.total_steps=2", "schedule.warmup_steps=0"])
     with pytest.raises(ConfigError, match="the run began with"):
-        train(tiny_recipe, ["training.total_steps=4", override])
+        train(tiny_recipe, ["training.total_steps=4", "schedule.warmup_steps=0", override])
 
 
 def test_a_moved_run_resumes_and_other_data_is_refused(tiny_recipe, tmp_path, tiny_tokens):
@@ -157,6 +157,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_the_same(tiny_recipe
     ("override", "part"),
     [
         ("parallel.tensor=2", "parallel"),
+        ("schedule.warmup_steps=31", "warm-up of 31 steps is longer than training"),
         ("training.precision=fp16", "loss scale"),
         ("training.device=cuda", "not available on this machine"),
         ("data.sources.web.text=[nothing/*.jsonl]", "nothing"),
