@@ -233,7 +233,10 @@ class Trainer:
                 "peak_memory_bytes": peak_memory_bytes(self.device),
             },
         )
-        bar.show(f"loss {loss:.3f}  lr {lr:.2e}  norm {grad_norm:.2f}  {human_count(rate)} tok/s  mfu {100 * mfu:.0f}%")
+        self.remark = (
+            f"loss {loss:.3f}  lr {lr:.2e}  norm {grad_norm:.2f}  {human_count(rate)} tok/s  mfu {100 * mfu:.0f}%"
+        )
+        bar.show(self.remark)
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.device, non_blocking=True)

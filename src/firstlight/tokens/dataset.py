@@ -1,0 +1,274 @@
+"""A token dataset: a folder of shards, the tokenizer that made them, and `dataset.json`, which says what is in them.
+
+A split reads as one long row of tokens over all its shards. Opening reads `dataset.json` and compares file sizes;
+shards are mapped when first read, so the first token of a trillion is as near as the first of a thousand. The
+description is written last, inside a folder that is then renamed: a folder with `dataset.json` is whole, one without
+is no dataset.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight.support.console import progress
+from firstlight.support.errors import DataError, FirstlightError
+from firstlight.support.files import fingerprint, read_json, sha256_file, write_json
+from firstlight.tokens.indexed import IndexedReader, data_path, index_path, token_dtype
+from firstlight.tokens.tokenizer import Tokenizer
+
+DESCRIPTION = "dataset.json"
+TOKENIZER_FOLDER = "tokenizer"
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What `dataset.json` says of one pair of files `NAME.bin`, `NAME.idx`."""
+
+    name: str
+    tokens: int
+    documents: int
+    text_bytes: int
+    """UTF-8 bytes of the documents' text."""
+    bin_bytes: int
+    idx_bytes: int
+    bin_sha256: str
+    idx_sha256: str
+
+
+class Split:
+    """The shards of one split as one row of `num_tokens` tokens; every document ends with the EOD token."""
+
+    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: np.dtype[Any]) -> None:
+        self.folder = folder
+        self.shards = tuple(shards)
+        self.dtype = dtype
+        self._token_ends = list(accumulate(shard.tokens for shard in shards))
+        self._document_ends = list(accumulate(shard.documents for shard in shards))
+        self._readers: dict[int, IndexedReader] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens, EOD included."""
+        return self._token_ends[-1]
+
+    @property
+    def num_documents(self) -> int:
+        """Documents."""
+        return self._document_ends[-1]
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the text that was tokenized."""
+        return sum(shard.text_bytes for shard in self.shards)
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """[length] tokens from `start` on, in the stored dtype; a read-only view where they lie in one shard.
+
+        IndexError when that is not inside [0, num_tokens).
+        """
+        if start < 0 or length < 0 or start + length > self.num_tokens:
+            raise IndexError(f"tokens {start} to {start + length} of {self.num_tokens}")
+        parts = []
+        while length > 0:
+            number = bisect_right(self._token_ends, start)
+            begin = self._token_ends[number] - self.shards[number].tokens
+            part = self._reader(number).tokens[start - begin : start - begin + length]
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
+
+    def document_bounds(self, document: int) -> tuple[int, int]:
+        """(first token, one past its EOD) of a document in this split. IndexError past the end."""
+        if not 0 <= document < self.num_documents:
+            raise IndexError(f"document {document} of {self.num_documents}")
+        number = bisect_right(self._document_ends, document)
+        shard, reader = self.shards[number], self._reader(number)
+        sequences = reader.document_sequences(document - self._document_ends[number] + shard.documents)
+        begin = self._token_ends[number] - shard.tokens
+        if not sequences:
+            raise DataError(f"{index_path(reader.prefix)}: an empty document; every one ends with EOD. It is damaged.")
+        first = begin + reader.bounds(sequences[0])[0]
+        return first, begin + sum(reader.bounds(sequences[-1]))
+
+    def documents(self) -> Iterator[np.ndarray]:
+        """Every document in order: [length] tokens with EOD at the end."""
+        for document in range(self.num_documents):
+            start, end = self.document_bounds(document)
+            yield self.read(start, end - start)
+
+    def _reader(self, number: int) -> IndexedReader:
+        reader = self._readers.get(number)
+        if reader is None:
+            shard = self.shards[number]
+            reader = IndexedReader(self.folder / shard.name)
+            if reader.dtype != self.dtype or reader.num_documents != shard.documents:
+                raise DataError(
+                    f"{index_path(reader.prefix)}: {reader.num_documents} documents of {reader.dtype.name}, but "
+                    f"{DESCRIPTION} says {shard.documents} of {self.dtype.name}; it is damaged."
+                )
+            self._readers[number] = reader
+        return reader
+
+
+class TokenDataset:
+    """An opened folder; `open` makes one. `splits` has "train" and, where documents are held out, "validation"."""
+
+    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+        self.folder = folder
+        self.description = description
+        try:
+            if description["format_version"] != FORMAT_VERSION:
+                raise DataError(
+                    f"{folder / DESCRIPTION}: format version {description['format_version']}; this program reads "
+                    f"version {FORMAT_VERSION}. Tokenize again, or use the program that wrote it."
+                )
+            tokenizer = description["tokenizer"]
+            self.source = str(description["source"])
+            self.tokenizer_fingerprint = str(tokenizer["fingerprint"])
+            self.vocab_size = _count(tokenizer["vocab_size"])
+            self.eod_id = _count(tokenizer["eod_id"])
+            self.dtype = np.dtype(str(description["dtype"])).newbyteorder("<")
+            if self.dtype != token_dtype(self.vocab_size) or self.eod_id >= self.vocab_size:
+                raise ValueError("dtype, vocab_size and eod_id do not agree")
+            self.splits = {
+                name: _split(folder, description["splits"][name], self.dtype) for name in _names(description)
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise DataError(f"{folder / DESCRIPTION}: damaged description of a token dataset ({problem!r}).") from None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> TokenDataset:
+        """Open a folder in a time that does not depend on the number of tokens.
+
+        Raises DataError when the folder is no token dataset, or a shard is missing or has another size than recorded.
+        """
+        folder = Path(folder)
+        if not (folder / DESCRIPTION).is_file():
+            what = f"no {DESCRIPTION} in this folder" if folder.is_dir() else "no such folder"
+            raise DataError(f"{folder}: {what}; a finished token dataset (from `firstlight tokenize`) is due.")
+        try:
+            dataset = cls(folder, read_json(folder / DESCRIPTION, "description of a token dataset"))
+        except DataError:
+            raise
+        except FirstlightError as problem:
+            raise DataError(str(problem)) from None
+        for file, size, _ in dataset.files():
+            try:
+                found = file.stat().st_size
+            except OSError as problem:
+                raise DataError(f"{file}: a shard that cannot be read ({problem.strerror}).") from None
+            if found != size:
+                raise DataError(f"{file}: {found} bytes, but {DESCRIPTION} says {size}; it is truncated or damaged.")
+        return dataset
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the description, which holds the hash of every shard."""
+        return fingerprint(self.description)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the dataset. DataError when the copy in the folder is another one."""
+        tokenizer = Tokenizer.load(self.folder / TOKENIZER_FOLDER)
+        if tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise DataError(
+                f"{self.folder / TOKENIZER_FOLDER}: not the tokenizer that made this dataset "
+                f"({tokenizer.fingerprint[:8]}, not {self.tokenizer_fingerprint[:8]})."
+            )
+        return tokenizer
+
+    def files(self) -> Iterator[tuple[Path, int, str]]:
+        """(path, bytes, hex SHA-256) of every shard file as recorded."""
+        for split in self.splits.values():
+            for shard in split.shards:
+                prefix = self.folder / shard.name
+                yield data_path(prefix), shard.bin_bytes, shard.bin_sha256
+                yield index_path(prefix), shard.idx_bytes, shard.idx_sha256
+
+    def verify(self) -> None:
+        """Read everything: hashes of all shards, every index entry, the tokenizer. DataError for the first fault."""
+        files = list(self.files())
+        with progress(f"verify {self.source}", sum(size for _, size, _ in files), "bytes") as bar:
+            for file, size, digest in files:
+                if sha256_file(file) != digest:
+                    raise DataError(f"{file}: its content is not what was written (SHA-256 differs); tokenize again.")
+                bar.advance(size)
+        for split in self.splits.values():
+            for shard in split.shards:
+                IndexedReader(self.folder / shard.name).verify()
+        assert self.tokenizer.vocab_size == self.vocab_size
+
+
+def describe(
+    source: str,
+    tokenizer: Tokenizer,
+    splits: Mapping[str, Sequence[Shard]],
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of `dataset.json`; `more` is recorded beside what the format asks for. Empty splits are left out."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "source": source,
+        "tokenizer": {
+            "fingerprint": tokenizer.fingerprint,
+            "vocab_size": tokenizer.vocab_size,
+            "eod_id": tokenizer.eod_id,
+            "name": tokenizer.name,
+        },
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "splits": {
+            name: {
+                "tokens": sum(shard.tokens for shard in shards),
+                "documents": sum(shard.documents for shard in shards),
+                "text_bytes": sum(shard.text_bytes for shard in shards),
+                "shards": [asdict(shard) for shard in shards],
+            }
+            for name, shards in splits.items()
+            if shards
+        },
+        **more,
+    }
+
+
+def write_description(folder: Path, description: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Complete a folder of shards: the tokenizer first, `dataset.json` last."""
+    tokenizer.save(folder / TOKENIZER_FOLDER)
+    write_json(folder / DESCRIPTION, description)
+
+
+def _names(description: Mapping[str, Any]) -> list[str]:
+    unknown = sorted(set(description["splits"]) - set(SPLITS))
+    if unknown or "train" not in description["splits"]:
+        raise ValueError(f"splits are train and validation, not {', '.join(unknown) or 'validation alone'}")
+    return [name for name in SPLITS if name in description["splits"]]
+
+
+def _split(folder: Path, record: Mapping[str, Any], dtype: np.dtype[Any]) -> Split:
+    shards = [Shard(**shard) for shard in record["shards"]]
+    for shard in shards:
+        if not isinstance(shard.name, str) or Path(shard.name).name != shard.name:
+            raise ValueError(f"shard name {shard.name!r} is no plain name")
+        _count(shard.documents), _count(shard.text_bytes), _count(shard.idx_bytes)
+        if _count(shard.tokens) * dtype.itemsize != shard.bin_bytes or not shard.tokens:
+            raise ValueError(f"shard {shard.name}: {shard.tokens} tokens are not {shard.bin_bytes} bytes")
+    if not shards:
+        raise ValueError("a split without shards")
+    return Split(folder, shards, dtype)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value

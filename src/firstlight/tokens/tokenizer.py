@@ -1,0 +1,276 @@
+"""Text to token ids and back, around the Rust `tokenizers` library.
+
+A tokenizer is its `tokenizer.json`, read as data (never pickled) and made safe for documents: nothing truncates,
+nothing is added at either end, and text that spells a special token is encoded as ordinary text, so that a web page
+which contains `<|endoftext|>` cannot forge the end of a document. `save` writes the files that `AutoTokenizer` loads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight.support.console import warn
+from firstlight.support.errors import DataError, FirstlightError
+from firstlight.support.files import atomic_file, fingerprint, read_json, write_json
+
+EOD_TOKEN = "<|endoftext|>"
+PAD_TOKEN = "<|pad|>"
+
+KNOWN_EOD = (EOD_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[EOS]", "[SEP]")
+"""Names tried, in this order, when no file beside `tokenizer.json` names the end-of-document token."""
+KNOWN_PAD = (PAD_TOKEN, "<pad>", "[PAD]")
+
+HUB_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+
+
+class Tokenizer:
+    """A tokenizer with its end-of-document (EOD) token and, where there is one, its padding token.
+
+    `content` is the parsed `tokenizer.json`; `eod` and `pad` are token texts or ids. `origin` names it in errors.
+    Raises DataError when the content is not a tokenizer, or has no such token.
+    """
+
+    def __init__(
+        self,
+        content: dict[str, Any],
+        eod: str | int | None = None,
+        pad: str | int | None = None,
+        *,
+        origin: str = "tokenizer",
+    ) -> None:
+        from tokenizers import Tokenizer as RustTokenizer
+
+        self.name = origin
+        safe = {**content, "truncation": None, "padding": None, "post_processor": None}
+        if isinstance(safe.get("model"), dict) and safe["model"].get("dropout"):
+            safe["model"] = {**safe["model"], "dropout": None}
+        try:
+            self._rust = RustTokenizer.from_str(json.dumps(safe))
+        except Exception as problem:
+            raise DataError(f"{origin}: not a readable tokenizer.json ({problem}).") from None
+        self._rust.encode_special_tokens = True
+        self.vocab_size: int = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
+        """Rows that an embedding needs: highest id + 1, added tokens included."""
+        if self.vocab_size == 0:
+            raise DataError(f"{origin}: a tokenizer without a single token.")
+        eod_id = self._find(eod, KNOWN_EOD, "eos_token")
+        if eod_id is None:
+            raise DataError(
+                f'{origin}: no end-of-document token found; name one as "eos_token" in a tokenizer_config.json beside '
+                f"tokenizer.json, or use a tokenizer that has one of {', '.join(KNOWN_EOD)}."
+            )
+        self.eod_id: int = eod_id
+        self.pad_id: int | None = self._find(pad, KNOWN_PAD, "pad_token")
+        if eod_id in self.encode(self.eod_token):
+            warn(f"{origin}: text that contains {self.eod_token!r} will be read as the end of a document.")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Load a `tokenizer.json`, a folder that holds one, or a Hugging Face hub name.
+
+        The EOD token is the first of: `eos_token` in `tokenizer_config.json`, then in `special_tokens_map.json`;
+        `eos_token_id` in `generation_config.json`, then in `config.json`; a name of `KNOWN_EOD` in the vocabulary.
+        Raises DataError when there is no such tokenizer, or it is damaged, or has no EOD token.
+        """
+        place = Path(path)
+        if not place.exists() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)) and place.suffix != ".json":
+            place = _from_hub(str(path))
+        file = place / "tokenizer.json" if place.is_dir() else place
+        if not file.exists():
+            what = "folder without a tokenizer.json" if place.is_dir() else "no such tokenizer file or folder"
+            raise DataError(f"{path}: {what}; a trained tokenizer's folder or a tokenizer.json is due.")
+        try:
+            content = read_json(file, "tokenizer")
+        except (FirstlightError, OSError) as problem:
+            raise DataError(str(problem)) from None
+        if not isinstance(content, dict):
+            raise DataError(f"{file}: not a tokenizer.json (no JSON object).")
+        eod, pad = _special_tokens(file.parent)
+        return cls(content, eod, pad, origin=str(path))
+
+    def _find(self, token: str | int | None, known: Sequence[str], field: str) -> int | None:
+        """The id of a token given by text or id, else of the first known name in the vocabulary."""
+        if token is None:
+            return next((i for name in known if (i := self._rust.token_to_id(name)) is not None), None)
+        index = self._rust.token_to_id(token) if isinstance(token, str) else token
+        if index is None or not 0 <= index < self.vocab_size:
+            raise DataError(f"{self.name}: {field} {token!r} is not in the vocabulary of {self.vocab_size} tokens.")
+        return index
+
+    @property
+    def eod_token(self) -> str:
+        """Text of the end-of-document token."""
+        return str(self._rust.id_to_token(self.eod_id))
+
+    @property
+    def pad_token(self) -> str | None:
+        """Text of the padding token."""
+        return None if self.pad_id is None else self._rust.id_to_token(self.pad_id)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of all that decides the ids: the canonical content without empty fields, and the EOD id.
+
+        The padding token is left out: it never enters a token dataset.
+        """
+        return fingerprint({"content": _without_empty(json.loads(self._rust.to_str())), "eod_id": self.eod_id})
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; nothing is added. DataError for text with a lone surrogate, which UTF-8 cannot hold."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, in Rust threads (as many as RAYON_NUM_THREADS says, else one a core)."""
+        try:
+            encodings = self._rust.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            for text in texts:
+                if not isinstance(text, str):
+                    raise
+                if re.search("[\ud800-\udfff]", text):
+                    raise DataError("text with a lone surrogate (U+D800 to U+DFFF) is not valid Unicode.") from None
+            raise
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of token ids; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
+        return self._rust.decode([int(index) for index in ids], skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self) -> np.ndarray:
+        """[vocab_size] int32: UTF-8 bytes of text that each token stands for; 0 for special and unused ids.
+
+        Exact for byte-level tokenizers, where one character of the token's name is one byte. For SentencePiece-like
+        ones ▁ is a space and <0xAB> one byte; a space that the tokenizer itself puts before the text counts too, one
+        byte a document. Raises DataError for tokenizers that do not keep white space (WordPiece), which have no
+        bytes per token.
+        """
+        kinds = set(_types(json.loads(self._rust.to_str()).get("decoder")))
+        sizes = np.zeros(self.vocab_size, dtype=np.int32)
+        if "ByteLevel" in kinds:
+            size: Callable[[str], int] = len
+        elif kinds & {"ByteFallback", "Metaspace"}:
+            size = _sentencepiece_bytes
+        else:
+            raise DataError(f"{self.name}: bytes per token are known for byte-level and SentencePiece tokenizers only.")
+        for token, index in self._rust.get_vocab(with_added_tokens=False).items():
+            sizes[index] = size(token)
+        for index, added in self._rust.get_added_tokens_decoder().items():
+            sizes[index] = 0 if added.special else len(added.content.encode("utf-8"))
+        return sizes
+
+    def pad_batch(self, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
+        """One document a row: cut to `max_length` tokens, or padded on the right.
+
+        Returns `input_ids` and `attention_mask` (1 on text, 0 on padding), both [len(texts), max_length] int64. A
+        tokenizer without a padding token pads with EOD, as is usual with GPT-2; the mask tells them apart.
+        """
+        if max_length < 1:
+            raise DataError(f"max_length is {max_length}; at least 1 token is due.")
+        filler = self.eod_id if self.pad_id is None else self.pad_id
+        input_ids = np.full((len(texts), max_length), filler, dtype=np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        for row, ids in enumerate(self.encode_batch(texts)):
+            kept = ids[:max_length]
+            input_ids[row, : len(kept)] = kept
+            attention_mask[row, : len(kept)] = 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` into `folder`.
+
+        `transformers.AutoTokenizer.from_pretrained(folder)` then gives the same ids and adds nothing; unlike here,
+        it reads a special token's text as the token, which is the ecosystem's custom for prompts.
+        """
+        folder = Path(folder)
+        special = {"eos_token": self.eod_token} | ({} if self.pad_token is None else {"pad_token": self.pad_token})
+        with atomic_file(folder / "tokenizer.json", "w") as handle:
+            handle.write(self._rust.to_str(pretty=True))
+        write_json(folder / "special_tokens_map.json", special)
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "clean_up_tokenization_spaces": False,
+                "model_input_names": ["input_ids", "attention_mask"],
+                **special,
+            },
+        )
+
+
+def _special_tokens(folder: Path) -> tuple[str | int | None, str | int | None]:
+    """EOD and padding token as the files beside `tokenizer.json` name them, the first one that does."""
+    found: dict[str, str | int | None] = {"eos_token": None, "pad_token": None}
+    for name, suffix in (
+        ("tokenizer_config.json", ""),
+        ("special_tokens_map.json", ""),
+        ("generation_config.json", "_id"),
+        ("config.json", "_id"),
+    ):
+        if not (folder / name).is_file():
+            continue
+        try:
+            settings = read_json(folder / name, "tokenizer configuration")
+        except FirstlightError as problem:
+            raise DataError(str(problem)) from None
+        for field in found:
+            value = settings.get(field + suffix) if isinstance(settings, dict) else None
+            if isinstance(value, dict):
+                value = value.get("content")
+            if isinstance(value, list):
+                value = value[0] if value else None
+            if found[field] is None and isinstance(value, (str, int)) and not isinstance(value, bool):
+                found[field] = value
+    return found["eos_token"], found["pad_token"]
+
+
+def _from_hub(name: str) -> Path:
+    """Folder of a hub tokenizer's files, downloaded or from the local cache."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise DataError(
+            f"{name}: no such file or folder; the Hugging Face hub needs pip install 'firstlight[huggingface]'."
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as problem:
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise DataError(
+            f"{name}: no such file or folder, and not available from the Hugging Face hub ({reason})."
+        ) from None
+
+
+def _sentencepiece_bytes(token: str) -> int:
+    if re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
+        return 1
+    return len(token.replace("▁", " ").encode("utf-8"))
+
+
+def _types(part: Any) -> Iterable[str]:
+    """All `type` names in a component of tokenizer.json."""
+    if isinstance(part, dict):
+        yield str(part.get("type"))
+        for value in part.values():
+            yield from _types(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _types(value)
+
+
+def _without_empty(value: Any) -> Any:
+    """Drop None and False, which newer library versions write where older ones wrote nothing."""
+    if isinstance(value, dict):
+        return {key: _without_empty(item) for key, item in value.items() if item is not None and item is not False}
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    return value
