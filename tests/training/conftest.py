@@ -13,7 +13,7 @@ import yaml
 def tiny_tokens(tiny_corpus, tmp_path_factory) -> dict[str, Path]:
     """Token datasets of the tiny corpus, {source: folder}, made with one tokenizer of 512 tokens."""
     from firstlight.tokens.tokenize import tokenize_files
-    from firstlight.tokens.train_tokenizer import train_tokenizer
+    from firstlight.tokens.tokenizer_training import train_tokenizer
 
     folder = tmp_path_factory.mktemp("tokens")
     texts = [json.loads(line)["text"] for file in tiny_corpus.values() for line in file.open()]

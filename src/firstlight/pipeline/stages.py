@@ -86,7 +86,7 @@ def _corpus(config: RunConfig, texts: dict[str, list[str]], directory: Path) -> 
 
 
 def _trained_tokenizer(config: RunConfig, texts: dict[str, list[str]], corpus: Path, directory: Path) -> Tokenizer:
-    from firstlight.tokens.train_tokenizer import train_on_sample
+    from firstlight.tokens.tokenizer_training import train_on_sample
 
     weights = {name: config.data.mixture.get(name, 0.0) for name in texts} if config.data.mixture else None
     inputs = [STAGE_VERSION, corpus.name, config.tokenizer.model_dump(), weights, config.seed]

@@ -44,7 +44,7 @@ def train_tokenizer(
 ) -> Any:
     """Train a byte-level BPE tokenizer on text files of any input kind and save it to `output`; returns it."""
     from firstlight.documents import expand_inputs
-    from firstlight.tokens.train_tokenizer import train_on_sample
+    from firstlight.tokens.tokenizer_training import train_on_sample
 
     _refuse_foreign(Path(output), "tokenizer.json", "a tokenizer")
     return train_on_sample(
