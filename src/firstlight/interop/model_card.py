@@ -1,0 +1,146 @@
+"""The README.md of an export, made from what the run recorded: data, training, held-out scores, how to load.
+
+Only facts that are known are written; what a publisher must add (the licence) is said. Host names, command lines and
+local folders stay in the run folder, because a card is made to be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from firstlight import __version__
+from firstlight.support.console import human_count
+
+PUBLIC = ("name", "license", "mixture", "training", "evaluation", "versions", "tokenizer", "datasets")
+
+
+def public_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's provenance that may be published: the fields of `PUBLIC`, files without their folders."""
+    facts = {key: provenance[key] for key in PUBLIC if provenance.get(key)}
+    if "datasets" in facts:
+        facts["datasets"] = {
+            source: {key: value for key, value in dataset.items() if key != "path"}
+            | {"text": [_without_folder(text) for text in dataset.get("text", [])]}
+            for source, dataset in facts["datasets"].items()
+        }
+    return facts
+
+
+def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Markdown with the hub's YAML header.
+
+    settings: config.json; summary: of `export_huggingface`; facts: any of {"name": str, "license": str, "datasets":
+    {source: {"tokens": {"train": int}, "documents": {"train": int}, "text": [str]}}, "mixture": {source: weight},
+    "training": {setting: value, "tokens": int among them}, "evaluation": {source: {"loss", "perplexity",
+    "bits_per_byte"}}, "versions": {package: version}}.
+    """
+    name = facts.get("name", "Language model")
+    parts = [
+        _header(facts.get("license")),
+        f"# {name}",
+        f"A causal language model of {summary['parameters']:,} parameters, pretrained from random weights with "
+        f"Firstlight {__version__}. It continues text; it was not taught to "
+        "follow instructions, and what it writes may be wrong or offensive.",
+        _usage(),
+        _section("Model", _table(("setting", "value"), _model_rows(settings, summary))),
+    ]
+    if facts.get("datasets"):
+        parts.append(_section("Training data", _data_table(facts["datasets"], facts.get("mixture") or {})))
+    if facts.get("training"):
+        parts.append(_section("Training", _table(("setting", "value"), _training_rows(facts, summary))))
+    if facts.get("evaluation"):
+        parts.append(_section("Evaluation on held-out documents", _score_table(facts["evaluation"])))
+    if not facts.get("license"):
+        parts.append(
+            _section(
+                "Licence",
+                "Not stated. Whoever publishes this model sets `license:` at the top of this file; the licences of "
+                "the training data may bear on it.",
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(license_name: str | None) -> str:
+    lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- firstlight"]
+    return "\n".join(["---", *([f"license: {license_name}"] if license_name else []), *lines, "---"])
+
+
+def _usage() -> str:
+    code = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'folder = "."  # this folder, or its name on the hub\n'
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "model = AutoModelForCausalLM.from_pretrained(folder)\n"
+        'inputs = tokenizer("Once upon a time", return_tensors="pt")\n'
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))"
+    )
+    return _section("Use", f"```python\n{code}\n```")
+
+
+def _model_rows(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "class", settings["architectures"][0]
+    yield "parameters", f"{summary['parameters']:,}"
+    yield "weights", f"{settings['dtype']}, {summary['bytes']:,} bytes"
+    padding = f", of which {summary['padding_rows']} rows are padding" if summary["padding_rows"] else ""
+    yield "vocabulary", f"{settings['vocab_size']:,}{padding}"
+    yield "longest sequence", f"{settings.get('max_position_embeddings', settings.get('n_positions')):,} tokens"
+
+
+def _data_table(datasets: Mapping[str, Mapping[str, Any]], mixture: Mapping[str, float]) -> str:
+    total = sum(mixture.values())
+    rows = [
+        (
+            source,
+            f"{mixture[source] / total:.1%}" if source in mixture else "in proportion to tokens",
+            _count(dataset.get("tokens", {}).get("train")),
+            _count(dataset.get("documents", {}).get("train")),
+            ", ".join(f"`{text}`" for text in dataset.get("text", [])),
+        )
+        for source, dataset in datasets.items()
+    ]
+    return _table(("source", "share of training", "tokens", "documents", "text"), rows)
+
+
+def _training_rows(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    training = facts["training"]
+    for key, value in training.items():
+        yield key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)
+    if training.get("tokens"):
+        yield "tokens per parameter", f"{training['tokens'] / summary['parameters']:.3g}"
+    for package in ("firstlight", "torch"):
+        if facts.get("versions", {}).get(package):
+            yield package, str(facts["versions"][package])
+
+
+def _score_table(evaluation: Mapping[str, Mapping[str, float]]) -> str:
+    columns = ("loss", "perplexity", "bits_per_byte", "tokens")
+    rows = [
+        (source, *(_count(score.get(key)) if key == "tokens" else _number(score.get(key)) for key in columns))
+        for source, score in evaluation.items()
+    ]
+    return _table(("source", "loss (nats per token)", "perplexity", "bits per byte", "tokens scored"), rows)
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _count(number: float | None) -> str:
+    return "" if number is None else human_count(number)
+
+
+def _number(number: float | None) -> str:
+    return "" if number is None else f"{number:.4g}"
+
+
+def _without_folder(text: str) -> str:
+    """`hf:…` and `starter:…` as they are; of a path only the last part."""
+    return text if text.startswith(("hf:", "starter:")) else PurePosixPath(text).name

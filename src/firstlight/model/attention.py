@@ -1,0 +1,73 @@
+"""Causal self-attention with grouped key-value heads and optional query-key norm.
+
+Grouped-query attention: Ainslie et al. 2023 (arXiv:2305.13245); query-key norm: Dehghani et al. 2023
+(arXiv:2302.05442), per head before the rotation, as in Qwen3. The kernel is PyTorch's `scaled_dot_product_attention`:
+without a mask it never stores the [sequence, sequence] scores.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from firstlight.config import ModelConfig
+from firstlight.model.cache import LayerCache
+from firstlight.model.families import FAMILIES
+from firstlight.model.norm import make_norm
+from firstlight.model.rope import rotate
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(query · keyᵀ / sqrt(head_dim)) · value, causal.
+
+    query: [batch, heads, queries, head_dim]; key, value: [batch, groups, keys, head_dim]. mask: [batch or 1, 1,
+    queries, keys] bool, true where attention is allowed; without one, the queries are the last positions of the keys,
+    and are either all of them or a single one.
+    """
+    queries, keys = query.shape[2], key.shape[2]
+    assert mask is not None or queries in (1, keys), "a block of queries after cached keys needs a mask"
+    grouped = query.shape[1] != key.shape[1]
+    if grouped and mask is not None and query.is_cuda:
+        # The CUDA kernel that takes a mask does not take groups; asked for both, PyTorch stores all scores.
+        key, value = (repeat_groups(heads, query.shape[1]) for heads in (key, value))
+        grouped = False
+    causal = mask is None and queries == keys
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+
+
+def repeat_groups(heads: Tensor, num_heads: int) -> Tensor:
+    """Give each query head its own copy of its group: [batch, groups, …] → [batch, num_heads, …]."""
+    return heads.repeat_interleave(num_heads // heads.shape[1], dim=1)
+
+
+class Attention(nn.Module):
+    """Projections around `attend`; parameters are named as in Hugging Face's LLaMA and Qwen3."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.head_dim is not None and config.num_key_value_heads is not None
+        bias = FAMILIES[config.architecture].bias
+        self.head_dim = config.head_dim
+        query_size, group_size = (
+            heads * self.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads)
+        )
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, group_size, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, group_size, bias=bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=bias)
+        self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else None
+        self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else None
+
+    def forward(self, hidden: Tensor, rope: Tensor | None, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        """hidden: [batch, sequence, hidden_size] → the same shape. rope: table of `rope_table`."""
+        split = (*hidden.shape[:2], -1, self.head_dim)
+        query, key, value = (proj(hidden).view(split) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        if rope is not None:
+            query, key = rotate(query, rope), rotate(key, rope)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        heads = attend(query, key, value, mask)
+        return self.o_proj(heads.transpose(1, 2).flatten(2))

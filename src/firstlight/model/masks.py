@@ -1,0 +1,37 @@
+"""Boolean attention masks (true: may attend) for what the plain causal kernel cannot say.
+
+Training on packed sequences needs none of this unless attention is kept within documents; then the mask is causal and
+block-diagonal, and a token sees exactly what it would see if its document stood alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attention_mask(
+    query_positions: Tensor, key_length: int, document_ids: Tensor | None = None, padding_mask: Tensor | None = None
+) -> Tensor:
+    """Causal mask [batch or 1, 1, queries, keys] bool; keys are at positions 0 … key_length - 1.
+
+    query_positions: [queries] int64. document_ids: [batch, keys], equal numbers attend to each other; only with
+    queries at all positions. padding_mask: [batch, keys], 0 where a key is padding. Every token may attend to itself,
+    padding too, so that no row is empty.
+    """
+    keys = torch.arange(key_length, device=query_positions.device)
+    itself = keys == query_positions[:, None]
+    mask = (keys <= query_positions[:, None])[None, None]
+    if document_ids is not None:
+        mask = mask & (document_ids[:, None, :, None] == document_ids[:, None, None, :])
+    if padding_mask is not None:
+        mask = mask & (padding_mask != 0)[:, None, None, :] | itself
+    return mask
+
+
+def positions_in_documents(document_ids: Tensor) -> Tensor:
+    """Position of each token counted from the start of its document: [batch, sequence] int64."""
+    positions = torch.arange(document_ids.shape[1], device=document_ids.device).expand(document_ids.shape)
+    starts = torch.ones_like(document_ids, dtype=torch.bool)
+    starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return positions - (positions * starts).cummax(dim=1).values
