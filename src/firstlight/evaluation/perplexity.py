@@ -8,7 +8,7 @@ with different vocabularies compare; special tokens stand for no text and are le
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +78,14 @@ def evaluate_split(
     device: torch.device,
     max_tokens: int | None = None,
     eod_id: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> Score:
     """Score of `model` on a split of a token dataset.
 
     The split is cut into windows of `sequence_length` predictions; every token but the first is predicted once. With
     `max_tokens`, windows spread evenly over the whole split are taken. `eod_id` given: attention within documents.
-    token_bytes: [vocabulary] int32, bytes each token stands for, 0 for special ones.
+    token_bytes: [vocabulary] int32, bytes each token stands for, 0 for special ones. `advance` is told the number of
+    tokens evaluated, batch by batch.
     """
     windows = -(-(split.num_tokens - 1) // sequence_length)
     if windows < 1:
@@ -96,7 +98,7 @@ def evaluate_split(
         np.asarray(split.read(start, min(sequence_length + 1, split.num_tokens - start)), dtype=np.int64)
         for start in starts
     )
-    return _score(model, rows, token_bytes, sequence_length, batch_size, device, eod_id)
+    return _score(model, rows, token_bytes, sequence_length, batch_size, device, eod_id, advance)
 
 
 def evaluate_pretraining(
@@ -106,13 +108,16 @@ def evaluate_pretraining(
     *,
     sequence_length: int | None = None,
     batch_size: int = 8,
+    max_tokens: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Loss, perplexity and bits per byte of `model` on texts, weighted by tokens.
 
     dataset: texts, or a mapping of domain → texts. Each text is one document, evaluated by itself: it begins after an
     end-of-document token and its own end is predicted too. Returns {"loss", "perplexity", "bits_per_byte", "tokens"}
     over everything, and for a mapping also {"domains": {name: the same four}}.
-    `sequence_length`: predictions per window; unset: the model's max_position_embeddings.
+    `sequence_length`: predictions per window; unset: the model's max_position_embeddings. `max_tokens`: stop after the
+    window that reaches so many predictions in a domain. `advance` is told the number of tokens evaluated.
     """
     config = getattr(model, "config", None)
     length = sequence_length or getattr(config, "max_position_embeddings", None) or 1024
@@ -121,10 +126,10 @@ def evaluate_pretraining(
     domains = dataset if isinstance(dataset, Mapping) else {"": dataset}
     training = model.training
     model.eval()
-    scores = {
-        name: _score(model, _windows(texts, tokenizer, length), token_bytes, length, batch_size, device, None)
-        for name, texts in domains.items()
-    }
+    scores = {}
+    for name, texts in domains.items():
+        windows = _at_most(_windows(texts, tokenizer, length), max_tokens)
+        scores[name] = _score(model, windows, token_bytes, length, batch_size, device, None, advance)
     model.train(training)
     total = sum(scores.values(), Score())
     if not total.tokens:
@@ -145,6 +150,16 @@ def _windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Iterato
             yield tokens[start : start + length + 1]
 
 
+def _at_most(windows: Iterable[np.ndarray], max_tokens: int | None) -> Iterator[np.ndarray]:
+    """Windows until their predictions reach `max_tokens`."""
+    seen = 0
+    for window in windows:
+        yield window
+        seen += len(window) - 1
+        if max_tokens is not None and seen >= max_tokens:
+            return
+
+
 @torch.no_grad()
 def _score(
     model: nn.Module,
@@ -154,6 +169,7 @@ def _score(
     batch_size: int,
     device: torch.device,
     eod_id: int | None,
+    advance: Callable[[int], None] | None,
 ) -> Score:
     bytes_of = torch.zeros(int(token_bytes.shape[0]) + 1, dtype=torch.int64)
     bytes_of[:-1] = torch.from_numpy(token_bytes.astype(np.int64))
@@ -171,6 +187,8 @@ def _score(
         predicted = targets != IGNORED
         sizes = bytes_of[torch.where(predicted, targets, -1)]
         total += Score(int(predicted.sum()), float(losses.sum()), float(losses[sizes > 0].sum()), int(sizes.sum()))
+        if advance:
+            advance(int(predicted.sum()))
     return total
 
 

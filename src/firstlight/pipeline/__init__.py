@@ -7,7 +7,7 @@ from typing import Any
 
 _HOME = {
     "build_corpus": "verbs",
-    "evaluate": "verbs",
+    "evaluate": "scoring",
     "export": "verbs",
     "generate": "verbs",
     "prepare": "stages",

@@ -20,9 +20,10 @@ from firstlight.config import RunConfig, apply_overrides, parse_config, read_rec
 from firstlight.evaluation.generation import generate
 from firstlight.parallel.compile import why_not_compile
 from firstlight.pipeline.run_training import check_supported, sample_stream, train_prepared
+from firstlight.pipeline.scoring import evaluate
 from firstlight.pipeline.show import score_table
 from firstlight.pipeline.stages import Prepared, prepare
-from firstlight.pipeline.verbs import evaluate, export
+from firstlight.pipeline.verbs import export
 from firstlight.planning.hardware import measured_peak_flops
 from firstlight.support.console import heading, human_seconds, note, out, printable, progress
 from firstlight.support.errors import ConfigError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from firstlight.config import RunConfig, load_config
-from firstlight.support.console import note, out
+from firstlight.support.console import out
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import folder_lock
 
@@ -82,60 +82,6 @@ def tokenize(
         shard_tokens=shard_tokens,
         workers=workers,
     )
-
-
-def evaluate(
-    run: str | Path,
-    *,
-    step: int | None = None,
-    files: Mapping[str, Sequence[str]] | None = None,
-    max_tokens: int | None = None,
-    device: str | None = None,
-) -> dict[str, dict[str, float]]:
-    """Loss, perplexity and bits per byte of a run by domain: on its held-out documents, or on `files` by domain.
-
-    max_tokens: most tokens per domain; unset: all of them.
-    """
-    from firstlight.documents import Document, expand_inputs, read_documents
-    from firstlight.evaluation.perplexity import evaluate_pretraining, evaluate_split
-    from firstlight.tokens.dataset import TokenDataset
-    from firstlight.training.load import load_trained
-
-    trained = load_trained(run, step, device)
-    config, tokenizer, model = trained.config, trained.tokenizer, trained.model
-    length = config.data.sequence_length
-    batch_size = config.evaluation.batch_size or config.batch(1).micro_batch_size
-    if files:
-        texts = {
-            name: (
-                item.text
-                for path in expand_inputs(patterns)
-                for item in read_documents(path)
-                if isinstance(item, Document)
-            )
-            for name, patterns in files.items()
-        }
-        return evaluate_pretraining(model, tokenizer, texts, sequence_length=length, batch_size=batch_size)["domains"]
-    scores = {}
-    for name, source in config.data.sources.items():
-        assert source.tokens is not None
-        split = TokenDataset.open(Path(source.tokens)).splits.get("validation")
-        if split is None or split.num_tokens < 2:
-            note(f"source '{name}' has no held-out documents; it is not evaluated.")
-            continue
-        scores[name] = evaluate_split(
-            model,
-            split,
-            sequence_length=length,
-            token_bytes=tokenizer.token_bytes(),
-            batch_size=batch_size,
-            device=next(model.parameters()).device,
-            max_tokens=max_tokens,
-            eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
-        ).as_dict()
-    if not scores:
-        raise DataError(f"{run}: none of its sources has held-out documents; evaluate files with --data NAME=FILES.")
-    return scores
 
 
 def generate(

@@ -1,0 +1,102 @@
+"""The verb `eval`: a run's loss, perplexity and bits per byte by domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from firstlight.documents import expand_inputs, read_documents
+from firstlight.evaluation.perplexity import evaluate_pretraining, evaluate_split
+from firstlight.support.console import progress, warn
+from firstlight.support.errors import DataError
+from firstlight.tokens.dataset import Split, TokenDataset
+from firstlight.tokens.tally import Tally
+from firstlight.training.load import TrainedModel, load_trained
+
+Scores = dict[str, dict[str, float]]
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    step: int | None = None,
+    files: Mapping[str, Sequence[str]] | None = None,
+    max_tokens: int | None = None,
+    device: str | None = None,
+) -> Scores:
+    """Loss, perplexity and bits per byte of a run by domain: on its held-out documents, or on `files` by domain.
+
+    max_tokens: most tokens per domain; unset: all of them. Arithmetic is fp32.
+    """
+    trained = load_trained(run, step, device)
+    batch_size = trained.config.evaluation.batch_size or trained.config.batch(1).micro_batch_size
+    if files:
+        return _on_files(trained, files, batch_size, max_tokens)
+    return _on_held_out(trained, batch_size, max_tokens)
+
+
+def _on_held_out(trained: TrainedModel, batch_size: int, max_tokens: int | None) -> Scores:
+    splits = dict(_held_out(trained))
+    if not splits:
+        raise DataError(
+            f"{trained.run.path}: none of its sources has held-out documents; evaluate files with --data NAME=FILES."
+        )
+    config, tokenizer = trained.config, trained.tokenizer
+    total = sum(min(split.num_tokens - 1, max_tokens or split.num_tokens) for split in splits.values())
+    with progress("evaluate", total, "tokens") as bar:
+        return {
+            name: evaluate_split(
+                trained.model,
+                split,
+                sequence_length=config.data.sequence_length,
+                token_bytes=tokenizer.token_bytes(),
+                batch_size=batch_size,
+                device=next(trained.model.parameters()).device,
+                max_tokens=max_tokens,
+                eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
+                advance=bar.advance,
+            ).as_dict()
+            for name, split in splits.items()
+        }
+
+
+def _held_out(trained: TrainedModel) -> Iterator[tuple[str, Split]]:
+    for name, source in trained.config.data.sources.items():
+        assert source.tokens is not None
+        dataset = TokenDataset.open(Path(source.tokens))
+        if dataset.tokenizer_fingerprint != trained.tokenizer.fingerprint:
+            raise DataError(f"{source.tokens}: made with another tokenizer than the run {trained.run.path}.")
+        split = dataset.splits.get("validation")
+        if split is None or split.num_tokens < 2:
+            warn(f"source '{name}' has no held-out documents; it is not evaluated.")
+        else:
+            yield name, split
+
+
+def _on_files(
+    trained: TrainedModel, files: Mapping[str, Sequence[str]], batch_size: int, max_tokens: int | None
+) -> Scores:
+    inputs = {name: expand_inputs(patterns) for name, patterns in files.items()}
+    tallies = {name: Tally() for name in inputs}
+    with progress("evaluate", None, "tokens") as bar:
+        scores = evaluate_pretraining(
+            trained.model,
+            trained.tokenizer,
+            {name: _texts(paths, tallies[name]) for name, paths in inputs.items()},
+            sequence_length=trained.config.data.sequence_length,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            advance=bar.advance,
+        )
+    for name, tally in tallies.items():
+        tally.conclude(f"evaluation of '{name}'", max_bad_fraction=1.0)
+    domains: Scores = scores["domains"]
+    return domains
+
+
+def _texts(paths: Sequence[str], tally: Tally) -> Iterator[str]:
+    for path in paths:
+        for entry in read_documents(path):
+            text = tally.take(entry)
+            if text is not None:
+                yield text
