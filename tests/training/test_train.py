@@ -11,6 +11,8 @@ import torch
 from firstlight.pipeline import train
 from firstlight.support.errors import CheckpointError, ConfigError, DivergedError, FirstlightError
 from firstlight.support.files import folder_lock
+from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.tokenize import tokenize_files
 from firstlight.training.checkpoint import checkpoint_steps
 from firstlight.training.load import load_trained
 
@@ -46,6 +48,28 @@ def test_a_run_has_everything_and_learns(tiny_recipe):
     assert began["datasets"].keys() == {"manual", "code"}
     assert began["versions"]["torch"] == torch.__version__
     assert [json.loads(line)["event"] for line in run.events.read_text().splitlines()] == ["finished"]
+
+
+def test_a_model_can_learn_a_fixed_tiny_set_by_heart(tiny_recipe, tiny_tokens, tmp_path):
+    file = tmp_path / "tiny.txt"
+    file.write_text("".join(f"{n} times {n} is {n * n}; " for n in range(30)))
+    tokenizer = TokenDataset.open(tiny_tokens["manual"]).tokenizer
+    tokenize_files([str(file)], tokenizer, tmp_path / "tokens", source="tiny", validation_fraction=0, workers=1)
+    run = train(
+        tiny_recipe,
+        [
+            f"data.sources={{tiny: {{tokens: {tmp_path / 'tokens'}}}}}",
+            "data.mixture={}",
+            "data.max_epochs=1e6",
+            "model.hidden_size=96",
+            "optimizer.lr=5e-3",
+            "optimizer.min_lr=5e-4",
+            "optimizer.weight_decay=0",
+            "training.total_steps=250",
+            "checkpoint.interval_steps=250",
+        ],
+    )
+    assert metrics(run)[250] < 0.05
 
 
 def test_two_runs_are_the_same_and_a_finished_one_is_left_alone(tiny_recipe):
