@@ -106,7 +106,7 @@ class FakeSplit:
         self.num_tokens = len(tokens)
 
     def read(self, start, length):
-        assert 0 <= start and start + length <= self.num_tokens
+        assert start >= 0 and start + length <= self.num_tokens
         return self.tokens[start : start + length]
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstlight.model.attention import attend, repeat_groups
+from firstlight.model.attention import attend, attend_in_blocks, repeat_groups
 from firstlight.model.masks import attention_mask, positions_in_documents
 from firstlight.model.rope import rope_table, rotate
 
@@ -40,6 +40,18 @@ def test_attend_is_softmax_attention(length: int, numbers: tuple[int, int], mask
     torch.testing.assert_close(result, softmax_attention(query, key, value, causal), rtol=1e-4, atol=1e-5)
     copied = attend(query, repeat_groups(key, numbers[0]), repeat_groups(value, numbers[0]), None)
     torch.testing.assert_close(result, copied, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 20), st.integers(1, 9))
+def test_attention_in_blocks_is_attention_with_the_same_gradients(length: int, block_size: int) -> None:
+    results = []
+    for function in (attend_in_blocks, attend):
+        inputs = [heads(2, 3, length, seed=seed).requires_grad_() for seed in range(3)]
+        result = function(*inputs, block_size) if function is attend_in_blocks else function(*inputs, None)
+        (result * heads(2, 3, length, seed=4)).sum().backward()
+        results.append([result.detach(), *(tensor.grad for tensor in inputs)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @given(LENGTHS)

@@ -2,11 +2,12 @@
 
 Grouped-query attention: Ainslie et al. 2023 (arXiv:2305.13245); query-key norm: Dehghani et al. 2023
 (arXiv:2302.05442), per head before the rotation, as in Qwen3. The kernel is PyTorch's `scaled_dot_product_attention`:
-without a mask it never stores the [sequence, sequence] scores.
+without a mask it never stores the [sequence, sequence] scores. On a CPU, compiled, short sequences go a faster way.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,9 @@ from firstlight.model.cache import LayerCache
 from firstlight.model.families import FAMILIES
 from firstlight.model.norm import make_norm
 from firstlight.model.rope import rotate
+
+LONGEST_IN_BLOCKS = 1024
+"""Longest sequence whose attention a compiled block on a CPU computes as plain products."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -32,7 +36,30 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         key, value = (repeat_groups(heads, query.shape[1]) for heads in (key, value))
         grouped = False
     causal = mask is None and queries == keys
+    on_cpu = query.device.type == "cpu" and torch.compiler.is_compiling()
+    if causal and on_cpu and queries <= LONGEST_IN_BLOCKS:
+        return attend_in_blocks(query, *(repeat_groups(heads, query.shape[1]) for heads in (key, value)))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+
+
+def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, block_size: int = 128) -> Tensor:
+    """Causal attention as plain products, `block_size` queries at a time: [batch, heads, sequence, head_dim].
+
+    For compiled training on a CPU, where it takes half the time of `scaled_dot_product_attention` (docs/log.md): the
+    compiler fuses what lies between the products, and no block reads keys that all its queries would have masked. The
+    backward pass keeps the weights, half of sequence² a head, so long sequences are left to the kernel.
+    """
+    length = query.shape[2]
+    query = query * query.shape[-1] ** -0.5
+    heads = []
+    for start in range(0, length, block_size):
+        end = min(start + block_size, length)
+        scores = (query[:, :, start:end] @ key[:, :, :end].transpose(-1, -2)).float()
+        positions = torch.arange(end, device=query.device)
+        hidden = positions > positions[start:, None]
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        heads.append(weights.to(value.dtype) @ value[:, :, :end])
+    return torch.cat(heads, dim=2)
 
 
 def repeat_groups(heads: Tensor, num_heads: int) -> Tensor:

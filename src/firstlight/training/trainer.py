@@ -26,6 +26,7 @@ from firstlight.support.console import ProgressBar, human_count, progress
 from firstlight.support.errors import DivergedError, TrainingStopped
 from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.loader import Loader, TokenBatch
+from firstlight.training.allocator import keep_freed_memory
 from firstlight.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
 from firstlight.training.device import DTYPES, peak_memory_bytes
 from firstlight.training.metrics import MetricsLog
@@ -64,6 +65,8 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.model, self.stream = config, run, model, stream
         self.device, self.eod_id, self.peak_flops, self.validate = device, eod_id, peak_flops, validate
+        if device.type == "cpu":
+            keep_freed_memory()
         self.batch = config.batch(world_size=1)
         self.total_steps = config.steps(world_size=1)
         self.step_tokens = self.batch.global_batch_size * config.data.sequence_length
