@@ -5,17 +5,33 @@ Nothing heavy is imported until a verb needs it, so that `firstlight --help` ans
 
 from __future__ import annotations
 
-import sys
+import textwrap
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from firstlight import __version__
-from firstlight.support import errors
+from firstlight.support.ending import run_to_the_end
+from firstlight.support.errors import ConfigError
+
+_ORDER = (
+    *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize"),
+    *("train", "eval", "generate", "export"),
+)
+
+
+class _InOrder(TyperGroup):
+    """Lists the verbs in the order of the work."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
 
 app = typer.Typer(
+    cls=_InOrder,
     help="Pretrain language models from zero: raw text to an evaluated, exported model.\n\n"
     "Start here: [bold]firstlight quickstart[/bold]",
     no_args_is_help=True,
@@ -24,21 +40,36 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-corpus_app = typer.Typer(help="Raw files to clean documents.", no_args_is_help=True, rich_markup_mode="rich")
-tokenizer_app = typer.Typer(help="Train a tokenizer.", no_args_is_help=True, rich_markup_mode="rich")
+corpus_app = typer.Typer(
+    help="Raw files to clean documents.\n\nExample: [cyan]firstlight corpus build my-model.yaml[/cyan]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+tokenizer_app = typer.Typer(
+    help="Train a tokenizer.\n\nExample: [cyan]firstlight tokenizer train 'my/*.txt' --output tokenizer[/cyan]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(tokenizer_app, name="tokenizer")
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings to change, as in [bold]optimizer.lr=1e-3[/bold].", metavar="[KEY=VALUE]…"),
+    typer.Argument(help="Settings to change, as in [bold]optimizer.lr=1e-3[/bold].", metavar="KEY=VALUE"),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder, as in [bold]runs/quickstart[/bold].", metavar="RUN")]
-Step = Annotated[int | None, typer.Option(help="Checkpoint of this step; unset: the newest.")]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu; unset: as in the run.")]
 DataOption = Annotated[
     list[str] | None, typer.Option("--data", help="NAME=FILES; may be given several times.", metavar="NAME=FILES")
 ]
+
+
+class DeviceName(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cuda = "cuda"
+    mps = "mps"
+    cpu = "cpu"
 
 
 class ExportFormat(StrEnum):
@@ -59,6 +90,16 @@ class Digits(StrEnum):
 
     single = "single"
     groups_of_three = "groups_of_three"
+
+
+Files = Annotated[
+    list[str],
+    typer.Argument(help="Files, globs or folders of plain text, JSON lines or Parquet.", metavar="FILES..."),
+]
+TextField = Annotated[str, typer.Option(help="Field of JSON lines, column of tables, that holds the text.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sample.", min=0, max=2**63 - 1)]
+Step = Annotated[int | None, typer.Option(help="Checkpoint of this step; unset: the newest.")]
+DeviceOption = Annotated[DeviceName | None, typer.Option(help="Where to compute; unset: as in the run.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -94,15 +135,18 @@ def recipes() -> None:
     Example: [cyan]firstlight recipes[/cyan]
     """
     from firstlight.config import load_config, recipe_names
+    from firstlight.support.console import out
 
     names = recipe_names()
+    indent = max(map(len, names)) + 2
     for name in names:
-        print(f"{name:<{max(map(len, names))}}  {load_config(name).description}")
+        line = f"{name:<{indent}}{load_config(name).description}"
+        print(textwrap.fill(line, out.width, subsequent_indent=" " * indent) if out.is_terminal else line)
 
 
 @app.command()
 def init(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (see `firstlight recipes`).")],
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (see `firstlight recipes`).", metavar="RECIPE")],
     file: Annotated[Path, typer.Argument(help="The YAML file to write.", metavar="FILE.yaml")],
 ) -> None:
     """Write a shipped recipe, with its comments, to a file to edit.
@@ -115,7 +159,7 @@ def init(
 
     text = recipe_text(recipe)
     if file.exists():
-        raise errors.ConfigError(f"{file}: exists already; choose another name.")
+        raise ConfigError(f"{file}: exists already; choose another name.")
     with atomic_file(file, "w") as handle:
         handle.write(text)
     note(f"wrote {file}. Next: edit it, then firstlight train {file}")
@@ -123,7 +167,9 @@ def init(
 
 @corpus_app.command("build")
 def corpus_build(
-    config: Annotated[str, typer.Argument(help="A recipe or a YAML file whose data.sources name text.")],
+    config: Annotated[
+        str, typer.Argument(help="A recipe or a YAML file whose data.sources name text.", metavar="CONFIG")
+    ],
     output: Annotated[Path | None, typer.Option(help="Folder to write; unset: data.directory/NAME-corpus.")] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -139,12 +185,13 @@ def corpus_build(
 
 @tokenizer_app.command("train")
 def tokenizer_train(
-    files: Annotated[list[str], typer.Argument(help="Files, globs or folders of text or JSON lines.")],
+    files: Files,
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     vocab_size: Annotated[int, typer.Option(help="Size of the vocabulary, special tokens included.")] = 32000,
     digits: Annotated[Digits, typer.Option(help="How runs of digits are split.")] = Digits.single,
-    sample_bytes: Annotated[int, typer.Option(help="Most bytes of text to train on.")] = 200_000_000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 1234,
+    sample_bytes: Annotated[int, typer.Option(help="Most bytes of text to train on.", min=1)] = 200_000_000,
+    seed: Seed = 1234,
+    text_field: TextField = "text",
 ) -> None:
     """Train a byte-level BPE tokenizer that Hugging Face loads.
 
@@ -154,14 +201,20 @@ def tokenizer_train(
     from firstlight.support.console import note
 
     pipeline.train_tokenizer(
-        files, output, vocab_size=vocab_size, digits=digits.value, sample_bytes=sample_bytes, seed=seed
+        files,
+        output,
+        vocab_size=vocab_size,
+        digits=digits.value,
+        sample_bytes=sample_bytes,
+        seed=seed,
+        text_field=text_field,
     )
-    note(f"tokenizer: {output}")
+    note(f"Next: firstlight tokenize FILES --tokenizer {output} --output FOLDER")
 
 
 @app.command()
 def tokenize(
-    files: Annotated[list[str], typer.Argument(help="Files, globs or folders of text or JSON lines.")],
+    files: Files,
     tokenizer: Annotated[str, typer.Option(help="tokenizer.json, a folder with one, or a hub name.")],
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     source: Annotated[str | None, typer.Option(help="Name of the source; unset: the folder's name.")] = None,
@@ -170,13 +223,14 @@ def tokenize(
     ] = 0.01,
     shard_tokens: Annotated[int, typer.Option(help="Most tokens in one shard.", min=1)] = 100_000_000,
     workers: Annotated[int | None, typer.Option(help="Processes; unset: one per core.", min=1)] = None,
+    text_field: TextField = "text",
 ) -> None:
     """Turn text into a token dataset (Megatron-LM's .bin/.idx and dataset.json).
 
     Example: [cyan]firstlight tokenize 'my/*.jsonl.zst' --tokenizer tokenizer --output tokens/books[/cyan]
     """
     from firstlight import pipeline
-    from firstlight.support.console import human_count, note
+    from firstlight.support.console import note
 
     dataset = pipeline.tokenize(
         files,
@@ -186,14 +240,14 @@ def tokenize(
         validation_fraction=validation_fraction,
         shard_tokens=shard_tokens,
         workers=workers,
+        text_field=text_field,
     )
-    sizes = ", ".join(f"{name} {human_count(split.num_tokens)} tokens" for name, split in dataset.splits.items())
-    note(f"token dataset: {output} ({sizes})")
+    note(f"Next: firstlight train RECIPE data.sources.{dataset.source}.tokens={output}")
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe, a YAML file, or a run folder to resume.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe, a YAML file, or a run folder to resume.", metavar="RECIPE")],
     overrides: Overrides = None,
 ) -> None:
     """Train a model, or resume a run. Stages before training run first where text is named, and are kept.
@@ -203,10 +257,13 @@ def train(
     Resume: [cyan]firstlight train runs/longer[/cyan]
     """
     from firstlight import pipeline
-    from firstlight.support.console import note
+    from firstlight.support.console import command, note
 
     run = pipeline.train(recipe, overrides or [])
-    note(f"\nrun: {run.path}. Next: firstlight eval {run.path}; firstlight generate {run.path} --prompt 'My'")
+    note(f"\nThe run is in {run.path}. Next:")
+    command(f"firstlight eval {run.path}")
+    command(f"firstlight generate {run.path} --prompt 'The'")
+    command(f"firstlight export {run.path} DIR")
 
 
 @app.command("eval")
@@ -236,8 +293,10 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to write.", min=1)] = 200,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0.0)] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Only among the k likeliest tokens.", min=1)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only among the likeliest tokens of this total.")] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same text again.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only among the likeliest tokens that together have this probability.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="For the same text again.", min=0, max=2**63 - 1)] = None,
     step: Step = None,
     device: DeviceOption = None,
 ) -> None:
@@ -260,10 +319,12 @@ def generate(
         device=device,
     )
     first = next(pieces, "")
-    print(printable(prompt + first), end="", flush=True)
-    for piece in pieces:
-        print(printable(piece), end="", flush=True)
-    print()
+    try:
+        print(printable(prompt + first), end="", flush=True)
+        for piece in pieces:
+            print(printable(piece), end="", flush=True)
+    finally:
+        print()
 
 
 @app.command()
@@ -290,34 +351,11 @@ def _by_name(data: list[str] | None) -> dict[str, list[str]]:
     for item in data or []:
         name, equals, files = item.partition("=")
         if not equals or not name or not files:
-            raise errors.ConfigError(f"--data {item}: written NAME=FILES, as in --data books='my/*.jsonl.zst'.")
+            raise ConfigError(f"--data {item}: written NAME=FILES, as in --data books='my/*.jsonl.zst'.")
         sources.setdefault(name, []).append(files)
     return sources
 
 
 def main() -> None:
-    """Entry point: runs a verb; what goes wrong becomes one sentence and an exit code."""
-    try:
-        app()
-    except SystemExit as end:
-        if end.code == errors.EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
-            _fail("interrupted; nothing half-written was left behind.", errors.EXIT_INTERRUPTED)
-        raise
-    except errors.FirstlightError as problem:
-        _fail(str(problem), problem.exit_code)
-    except MemoryError:
-        _fail("the machine's memory is full; use a smaller batch, model or file.", errors.EXIT_ERROR)
-    except OSError as problem:
-        if problem.strerror is None:
-            raise
-        where = f"{problem.filename}: " if problem.filename else ""
-        _fail(f"{where}{problem.strerror}.", errors.EXIT_ERROR)
-
-
-def _fail(message: str, code: int) -> None:
-    from rich.markup import escape
-
-    from firstlight.support.console import err, printable
-
-    err.print(f"[bold red]error:[/bold red] {escape(printable(message))}")
-    sys.exit(code)
+    """Run the verb that the command line names."""
+    run_to_the_end(app)

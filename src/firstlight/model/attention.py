@@ -38,7 +38,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     causal = mask is None and queries == keys
     on_cpu = query.device.type == "cpu" and torch.compiler.is_compiling()
     if causal and on_cpu and queries <= LONGEST_IN_BLOCKS:
-        return attend_in_blocks(query, *(repeat_groups(heads, query.shape[1]) for heads in (key, value)))
+        return attend_in_blocks(query, repeat_groups(key, query.shape[1]), repeat_groups(value, query.shape[1]))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 

@@ -1,18 +1,20 @@
 """What the user sees: notes, warnings and progress bars with rate and time left, all on standard error.
 
-On a terminal a bar is drawn and redrawn; in a pipe or a log file the same progress is a plain line now and then,
-so that nothing is unreadable and nothing is silent. Results (tables, generated text) go to standard output.
+On a terminal a bar is drawn and redrawn and long lines are broken between words; in a pipe or a log file the same
+progress is a plain line now and then and every note is one line, so that nothing is unreadable and nothing is silent.
+Results (tables, generated text) go to standard output.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -20,25 +22,42 @@ out = Console(highlight=False, soft_wrap=True)
 
 LINE_EVERY_SECONDS = 10.0
 
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters except line end and tab, changes of writing direction, and what UTF-8 cannot hold."""
+
 
 def printable(text: str) -> str:
-    """Text without control characters that a terminal would act on; line ends and tabs stay, the rest become '·'."""
-    return "".join(c if c in "\n\t" or c.isprintable() or c.isspace() else "·" for c in text)
+    """Text without characters that a terminal would act on; line ends and tabs stay, the rest become '·'."""
+    return _ACTING.sub("·", text)
 
 
 def note(message: str) -> None:
     """One line for the user; text is shown as it is (no markup)."""
-    err.print(escape(message))
+    _print(escape(printable(message)))
+
+
+def command(line: str) -> None:
+    """A command to copy, indented; a terminal breaks it where it must, so that it stays one line for the clipboard."""
+    err.print(f"    {escape(printable(line))}", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line that the user should not miss."""
-    err.print(f"[yellow]warning:[/yellow] {escape(message)}")
+    _print(f"[yellow]warning:[/yellow] {escape(printable(message))}")
+
+
+def fail(message: str, label: str) -> None:
+    """The sentence that a command ends with; `label` says in a word what it is."""
+    _print(f"[bold red]{label}:[/bold red] {escape(printable(message))}")
 
 
 def heading(message: str) -> None:
     """The name of a stage."""
-    err.print(f"\n[bold cyan]{escape(message)}[/bold cyan]")
+    _print(f"\n[bold cyan]{escape(printable(message))}[/bold cyan]")
+
+
+def _print(markup: str) -> None:
+    err.print(markup, soft_wrap=not err.is_terminal)
 
 
 def human_count(number: float) -> str:
@@ -77,14 +96,30 @@ def human_amount(number: float, unit: str) -> str:
 class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
-        amount = human_amount(task.completed, unit)
-        total = f"/{human_amount(task.total, unit).split()[0]}" if task.total else ""
         speed = task.speed or (task.completed / task.elapsed if task.elapsed else 0.0)
-        return Text(f"{amount}{total}  {human_amount(speed, unit)}/s", style="green")
+        return Text(f"{_done(task.completed, task.total, unit)}  {human_amount(speed, unit)}/s", style="green")
+
+
+class _TimeLeft(ProgressColumn):
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None else f"{human_seconds(left)} left", style="cyan")
+
+
+class _Lines(Progress):
+    """A bar on one line and the remark on the next, so that neither squeezes the other out of a narrow terminal."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["remark"]:
+                yield Text(f"  {task.fields['remark']}", no_wrap=True, overflow="ellipsis")
 
 
 class ProgressBar:
-    """Handle that a long step calls: `advance(n)` as work is done, `show(text)` for a trailing remark."""
+    """Handle that a long step calls: `advance(n)` as work is done, `show(text)` for a remark."""
 
     def __init__(self, description: str, total: float | None, unit: str, completed: float = 0) -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -92,18 +127,17 @@ class ProgressBar:
         self.remark = ""
         self.started = self.last_line = time.monotonic()
         self._progress: Progress | None = None
-        if err.is_terminal:
-            self._progress = Progress(
+        if err.is_terminal and not err.is_dumb_terminal:
+            self._progress = _Lines(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=max(8, min(30, err.width // 5))),
+                BarColumn(bar_width=max(6, min(30, err.width // 8))),
                 _Amount(),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[remark]}"),
+                _TimeLeft(),
                 console=err,
                 transient=True,
             )
             self._task = self._progress.add_task(
-                escape(description), total=total, completed=int(completed), unit=unit, remark=""
+                escape(printable(description)), total=total, completed=int(completed), unit=unit, remark=""
             )
             self._progress.start()
 
@@ -118,22 +152,18 @@ class ProgressBar:
     def show(self, remark: str) -> None:
         self.remark = remark
         if self._progress:
-            self._progress.update(self._task, remark=escape(remark))
+            self._progress.update(self._task, remark=printable(remark))
 
     def _line(self) -> str:
         elapsed = time.monotonic() - self.started
         rate = (self.completed - self.first) / elapsed if elapsed > 0 else 0.0
-        line = f"{self.description}: {human_amount(self.completed, self.unit)}"
-        if self.total:
-            left = (self.total - self.completed) / rate if rate > 0 else float("nan")
-            eta = f", {human_seconds(left)} left" if left == left else ""
-            line = f"{self.description}: {self._done()}{eta}"
-        return f"{line}, {human_amount(rate, self.unit)}/s{'  ' + self.remark if self.remark else ''}"
+        left = (self.total - self.completed) / rate if self.total and rate > 0 else None
+        eta = "" if left is None else f", {human_seconds(left)} left"
+        done = _done(self.completed, self.total, self.unit)
+        return f"{self.description}: {done}{eta}, {human_amount(rate, self.unit)}/s{self._remark()}"
 
-    def _done(self) -> str:
-        """'3 of 20 steps', '1.2 MB of 40 MB'."""
-        done, total = human_amount(self.completed, self.unit), human_amount(self.total or 0, self.unit)
-        return f"{done if self.unit == 'bytes' else done.split()[0]} of {total}"
+    def _remark(self) -> str:
+        return f"  {self.remark}" if self.remark else ""
 
     def close(self, finished: bool) -> None:
         if self._progress:
@@ -142,11 +172,16 @@ class ProgressBar:
             elapsed = time.monotonic() - self.started
             done = self.completed - self.first
             rate = f", {human_amount(done / elapsed, self.unit)}/s" if elapsed > 0.5 else ""
-            remark = f"  {self.remark}" if self.remark else ""
-            note(
-                f"{self.description}: {human_amount(self.completed, self.unit)}"
-                f" in {human_seconds(elapsed)}{rate}{remark}"
-            )
+            seconds = f"{elapsed:.1f}s" if elapsed < 10 else human_seconds(elapsed)
+            note(f"{self.description}: {human_amount(done, self.unit)} in {seconds}{rate}{self._remark()}")
+
+
+def _done(completed: float, total: float | None, unit: str) -> str:
+    """'3 of 20 steps', '1.2 MB of 40 MB', '3 steps' when nobody knows of how many."""
+    done = human_amount(completed, unit)
+    if not total:
+        return done
+    return f"{done if unit == 'bytes' else done.split()[0]} of {human_amount(total, unit)}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ The command line prints it without a traceback. Anything else that escapes is a 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 EXIT_ERROR = 1
@@ -25,6 +26,8 @@ class FirstlightError(Exception):
     """Base of every error that is the user's to mend."""
 
     exit_code = EXIT_ERROR
+    label = "error"
+    """What the command line writes before the sentence."""
 
 
 class ConfigError(FirstlightError):
@@ -49,6 +52,7 @@ class TrainingStopped(FirstlightError):
     """A signal asked training to end; the state is saved and the same command resumes."""
 
     exit_code = EXIT_STOPPED
+    label = "stopped"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -60,3 +64,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if 0 < len(known) <= 16:
         return f" Known: {', '.join(known)}."
     return ""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room, or choose a place on another disk",
+    errno.EDQUOT: "make room, or choose a place on another disk",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), or choose another place",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+}
+
+
+def os_error_sentence(problem: OSError) -> str:
+    """What the operating system refused, as one sentence: the file, what is wrong, what would be right."""
+    where = f"{problem.filename}: " if problem.filename else ""
+    remedy = _REMEDIES.get(problem.errno or 0)
+    return f"{where}{problem.strerror or problem}{f'; {remedy}' if remedy else ''}."

@@ -41,6 +41,40 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make `path` and its parents, where they are not there yet. FirstlightError where a file is in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FirstlightError(f"{_nearest(path)}: a file, where a folder is due; choose another place.") from None
+
+
+def check_writable(path: Path) -> None:
+    """FirstlightError when `path` could not be made or replaced; long work asks before it begins."""
+    parent = _nearest(Path(path).parent)
+    if not parent.is_dir():
+        raise FirstlightError(f"{parent}: a file, where a folder is due; choose another place.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise FirstlightError(f"{parent}: no permission to write in this folder; choose another place.")
+
+
+def _nearest(path: Path) -> Path:
+    """`path`, or the nearest of its parents that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError in the block name `path`: one of a full disk names no file, another may name a temporary one."""
+    try:
+        yield
+    except OSError as problem:
+        named = Path(os.fsdecode(problem.filename)) if isinstance(problem.filename, (str, bytes)) else None
+        if named is None or temporary in (named, *named.parents):
+            problem.filename = str(path)
+        raise
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary sibling of `path` for writing; on success it is synced and renamed to `path`.
@@ -48,25 +82,37 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     On any exception the temporary file is removed and `path` is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
     encoding = None if "b" in mode else "utf-8"
     try:
-        with temporary.open(mode, encoding=encoding) as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        with naming(path, temporary):
+            with temporary.open(mode, encoding=encoding) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that can be written as UTF-8, also when it holds the name of a file that is not valid UTF-8."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_file(path, "w") as handle:
-        handle.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        handle.write(to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -86,14 +132,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     On any exception the temporary folder is removed and `path` is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir()
     try:
-        yield temporary
-        publish_folder(temporary, path)
+        with naming(path, temporary):
+            if temporary.exists():
+                shutil.rmtree(temporary)
+            temporary.mkdir()
+            yield temporary
+            publish_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -117,21 +164,54 @@ def publish_folder(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, what: str) -> Iterator[None]:
-    """Hold an exclusive lock on `folder`; a second holder gets one sentence. Released by any kind of death."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as handle:
+    """Hold an exclusive lock on `folder`; a second holder gets one sentence. Released by any kind of death.
+
+    The folder is made when it is not there, and removed at the end when nothing was put into it.
+    """
+    file = folder / ".lock"
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    handle = _locked(file, what)
+    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if _is_same(handle, file):
+                file.unlink()
+            for place in made:
+                place.rmdir()
+        handle.close()
+
+
+def _locked(file: Path, what: str) -> IO[bytes]:
+    """The lock file, open and locked; the one that is there, not one that its last holder has just removed."""
+    while True:
+        make_folder(file.parent)
+        try:
+            handle = file.open("a+b", buffering=0)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same(handle, file):
+                return handle
         except OSError as problem:
-            if problem.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
             handle.seek(0)
-            holder = handle.read().strip() or "another process"
+            holder = handle.read().decode("utf-8", "replace").strip() or "another process"
+            handle.close()
+            if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                problem.filename = str(file)
+                raise
             raise FirstlightError(
-                f"{folder}: {what} is in use by {holder}; wait for it, stop it, or choose another name."
+                f"{file.parent}: {what} is in use by {holder}; wait for it, stop it, or choose another name."
             ) from None
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}")
-        handle.flush()
-        yield
+        handle.close()
+
+
+def _is_same(handle: IO[bytes], file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), file.stat())
+    except FileNotFoundError:
+        return False

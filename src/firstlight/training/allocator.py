@@ -1,7 +1,7 @@
-"""Keep freed memory in the process: on Linux, glibc gives every large block back to the kernel when it is freed.
+"""Keep freed memory in the process: on Linux, glibc gives blocks above 32 MB back to the kernel when they are freed.
 
-A training step on a CPU allocates and frees the same hundreds of megabytes again and again, and the kernel clears each
-page anew: on two cores that was a tenth of the step (docs/log.md). `mallopt(3)` switches this off; the peak stays.
+A training step on a CPU allocates and frees the same large blocks again and again, and the kernel clears each page
+anew: on two cores that was a tenth of the step (docs/log.md). `mallopt(3)` switches this off; the peak stays.
 """
 
 from __future__ import annotations
