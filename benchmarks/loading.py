@@ -12,28 +12,29 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from common import (
+    DOCUMENT_TOKENS,
+    SHARD_TOKENS,
+    VOCAB_SIZE,
+    describe_without_tokenizer,
+    machine,
+    shard_of,
+    write_sparse,
+)
 from firstlight.config import DataConfig
-from firstlight.support.files import write_json
 from firstlight.tokens.batches import SampleStream
-from firstlight.tokens.dataset import DESCRIPTION, FORMAT_VERSION, Shard, TokenDataset
-from firstlight.tokens.indexed import IndexedWriter, data_path, index_path
+from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.indexed import IndexedWriter
 from firstlight.tokens.loader import Loader
-
-VOCAB_SIZE = 32_000
-DOCUMENT_TOKENS = 1000
-SHARD_TOKENS = 100_000_000
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
@@ -69,8 +70,8 @@ def main() -> None:
             arguments.repeats, lambda: _measure(ours, batches)[1], lambda: _measure(peers[fastest], batches)[1]
         )
         starts = _alternate(arguments.repeats, lambda: _measure(ours, 2)[0], lambda: _measure(peers[quickest], 2)[0])
-        _write_sparse(folder / "small", 1_000_000)
-        _write_sparse(folder / "huge", 10_000_000_000)
+        write_sparse(folder / "small", 1_000_000)
+        write_sparse(folder / "huge", 10_000_000_000)
         sizes = _alternate(
             4 * arguments.repeats,
             lambda: _measure(lambda: ours(folder / "small"), 2)[0],
@@ -78,7 +79,7 @@ def main() -> None:
         )
 
     print(
-        f"\n{_machine()}, {datetime.date.today()}: {arguments.tokens:,} tokens, rows of {length}, batches of {batch}, "
+        f"\n{machine()}, {datetime.date.today()}: {arguments.tokens:,} tokens, rows of {length}, batches of {batch}, "
     )
     print(f"{batches} batches a run, median of {arguments.repeats} alternating runs\n")
     print("| figure | firstlight | datasets + DataLoader (best setting) | ratio |")
@@ -154,8 +155,8 @@ def _write_ours(folder: Path, tokens: np.ndarray) -> None:
         with IndexedWriter(folder / f"train-{number:05d}", np.uint16) as writer:
             for document in range(0, len(part), DOCUMENT_TOKENS):
                 writer.add_document(part[document : document + DOCUMENT_TOKENS])
-        shards.append(_shard(folder, f"train-{number:05d}", len(part)))
-    _describe(folder, shards)
+        shards.append(shard_of(folder, f"train-{number:05d}", len(part)))
+    describe_without_tokenizer(folder, shards)
 
 
 def _write_peer(folder: Path, tokens: np.ndarray, length: int) -> None:
@@ -167,51 +168,6 @@ def _write_peer(folder: Path, tokens: np.ndarray, length: int) -> None:
     flat = pyarrow.array(rows.reshape(-1), type=pyarrow.uint16())
     table = pyarrow.table({"tokens": pyarrow.FixedSizeListArray.from_arrays(flat, length + 1)})
     datasets.Dataset(table).save_to_disk(str(folder))
-
-
-def _write_sparse(folder: Path, total: int) -> None:
-    """A dataset of `total` zero tokens that takes hardly any disk: shards are hard links to one sparse file."""
-    folder.mkdir()
-    size = min(total, SHARD_TOKENS)
-    with IndexedWriter(folder / "train-00000", np.uint16) as writer:
-        zeros = np.zeros(DOCUMENT_TOKENS, dtype=np.uint16)
-        for _ in range(size // DOCUMENT_TOKENS):
-            writer.add_document(zeros)
-    bin_file, idx_file = data_path(folder / "train-00000"), index_path(folder / "train-00000")
-    os.truncate(bin_file, 0)
-    os.truncate(bin_file, 2 * size)
-    names = [f"train-{number:05d}" for number in range(total // size)]
-    for name in names[1:]:
-        data_path(folder / name).hardlink_to(bin_file)
-        index_path(folder / name).hardlink_to(idx_file)
-    _describe(folder, [_shard(folder, name, size) for name in names])
-
-
-def _shard(folder: Path, name: str, tokens: int) -> Shard:
-    bin_bytes, idx_bytes = data_path(folder / name).stat().st_size, index_path(folder / name).stat().st_size
-    return Shard(name, tokens, -(-tokens // DOCUMENT_TOKENS), 0, bin_bytes, idx_bytes, "", "")
-
-
-def _describe(folder: Path, shards: list[Shard]) -> None:
-    write_json(
-        folder / DESCRIPTION,
-        {
-            "format_version": FORMAT_VERSION,
-            "source": "text",
-            "tokenizer": {"fingerprint": "none: made for a benchmark", "vocab_size": VOCAB_SIZE, "eod_id": 0},
-            "dtype": "uint16",
-            "splits": {"train": {"shards": [asdict(shard) for shard in shards]}},
-        },
-    )
-
-
-def _machine() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def _arguments() -> argparse.Namespace:

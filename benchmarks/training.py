@@ -31,6 +31,7 @@ import yaml
 
 WORDS = 40_000
 RESULT = "RESULT "
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 
 
 def main() -> None:
@@ -61,8 +62,9 @@ def compare(arguments: argparse.Namespace) -> None:
         _write_data(folder, arguments, environment)
         settings = {**vars(arguments), "folder": str(folder)}
         sides = [{"kind": "ours", **settings}]
-        for compiled, attention in product((True, False), arguments.peer_attention):
-            sides.append({"kind": "peer", **settings, "compile": compiled, "attention": attention})
+        for compiled, attention, memory in product((True, False), arguments.peer_attention, arguments.peer_memory):
+            peer = {"compile": compiled, "attention": attention, "memory": memory}
+            sides.append({"kind": "peer", **settings, **peer})
         runs: dict[str, list[dict[str, float]]] = {_name(side): [] for side in sides}
         for number in range(arguments.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):
@@ -79,6 +81,8 @@ def compare(arguments: argparse.Namespace) -> None:
 def _run(settings: dict[str, Any], environment: dict[str, str]) -> dict[str, float]:
     """One side in a process of its own: median tokens/s and CPU seconds a step after the warm-up, and peak MiB."""
     command = [sys.executable, __file__, "--child", settings["kind"], "--settings", json.dumps(settings)]
+    if settings.get("memory") == "kept":
+        environment = {**environment, **KEEP_FREED_MEMORY}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not lines:
@@ -113,7 +117,8 @@ def _print_table(runs: dict[str, list[dict[str, float]]]) -> None:
 def _name(settings: dict[str, Any]) -> str:
     if settings["kind"] == "ours":
         return "firstlight train"
-    return f"Trainer, {settings['attention']}, {'compiled' if settings['compile'] else 'eager'}"
+    memory = ", memory kept" if settings["memory"] == "kept" else ""
+    return f"Trainer, {settings['attention']}, {'compiled' if settings['compile'] else 'eager'}{memory}"
 
 
 def _stamp() -> tuple[float, float, float]:
@@ -268,6 +273,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--peer-attention", nargs="+", default=["sdpa"], help="attention kernels of the peer")
+    parser.add_argument(
+        "--peer-memory",
+        nargs="+",
+        choices=("default", "kept"),
+        default=["default"],
+        help="kept: the peer with the setting of glibc that Firstlight makes for itself",
+    )
     parser.add_argument("--folder", help="where the temporary files go")
     parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
     parser.add_argument("--settings", help=argparse.SUPPRESS)
