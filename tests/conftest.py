@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, settings
 
 _hub_cache = tempfile.TemporaryDirectory(prefix="firstlight-tests-")
@@ -52,17 +55,46 @@ class Result(NamedTuple):
     stdout: str
     stderr: str
 
+    def sentence(self, code: int = 1, label: str = "error") -> str:
+        """The sentence a failed command ends with; it is whole, the only one of its kind, and no traceback is near."""
+        assert self.code == code, self.stderr
+        assert "Traceback" not in self.stderr
+        *before, last = self.stderr.splitlines()
+        assert last.startswith(f"{label}: "), self.stderr
+        assert not any(line.startswith(f"{label}: ") for line in before), self.stderr
+        assert re.search(r"[.?]$|: firstlight train \S+$", last), last
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", self.stderr), self.stderr
+        return last
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], dict[str, int]]:
+    """`tree(folder)`: every name below it, hidden ones included, with the size of files and -1 for folders."""
+
+    def names(folder: Path) -> dict[str, int]:
+        return {
+            str(path.relative_to(folder)): path.stat().st_size if path.is_file() else -1
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return names
+
 
 @pytest.fixture
 def run_firstlight(tmp_path: Path) -> Callable[..., Result]:
     """`run_firstlight("train", "quickstart", cwd=…, timeout=…, env={…})` runs the command line in a process of its own.
 
     It starts in the test's own folder, in a terminal without colour of 80 columns unless `env` says otherwise, and is
-    given no input. After `timeout` seconds it is killed with all its children and the test fails.
+    given no input. `limit` is called in the new process before it begins. After `timeout` seconds it is killed with
+    all its children and the test fails.
     """
 
     def run(
-        *arguments: str | Path, cwd: Path | None = None, timeout: float = 120, env: Mapping[str, str] | None = None
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        timeout: float = 120,
+        env: Mapping[str, str] | None = None,
+        limit: Callable[[], None] | None = None,
     ) -> Result:
         command = [sys.executable, "-m", "firstlight", *map(str, arguments)]
         environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", **(env or {})}
@@ -77,6 +109,7 @@ def run_firstlight(tmp_path: Path) -> Callable[..., Result]:
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            preexec_fn=limit,
         ) as process:
             try:
                 stdout, stderr = process.communicate(timeout=timeout)
@@ -87,6 +120,63 @@ def run_firstlight(tmp_path: Path) -> Callable[..., Result]:
         return Result(process.returncode, stdout, stderr)
 
     return run
+
+
+@pytest.fixture
+def firstlight(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
+    """`firstlight("train", …)` runs the command line in this process, which saves the seconds that imports take."""
+    from firstlight.cli import main
+
+    def run(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["firstlight", *map(str, arguments)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        assert isinstance(code, int)
+        return Result(code, *capsys.readouterr())
+
+    handler = signal.getsignal(signal.SIGINT)
+    yield run
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tiny_corpus: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a user has it after the first steps: text, a tokenizer, token datasets, recipes and a trained run.
+
+    `recipe.yaml` names the token datasets, `text.yaml` the text; `runs/tiny` has checkpoints of steps 2 and 4.
+    """
+    from firstlight import pipeline
+
+    recipe = {
+        "name": "tiny",
+        "data": {
+            "sources": {"manual": {"tokens": "tokens/manual"}, "code": {"tokens": "tokens/code"}},
+            "sequence_length": 64,
+            "mixture_block_size": 16,
+        },
+        "tokenizer": {"vocab_size": 512},
+        "model": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 2048},
+        "schedule": {"warmup_steps": 0},
+        "training": {"total_steps": 4, "global_batch_size": 8, "precision": "fp32", "device": "cpu", "compile": False},
+        "checkpoint": {"interval_steps": 2},
+    }
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for source, file in tiny_corpus.items():
+            shutil.copy(file, f"{source}.jsonl")
+        pipeline.train_tokenizer(["manual.jsonl"], "tokenizer", vocab_size=512)
+        for source in tiny_corpus:
+            pipeline.tokenize([f"{source}.jsonl"], "tokenizer", f"tokens/{source}", validation_fraction=0.1, workers=1)
+        Path("recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        data = {**recipe["data"], "sources": {"manual": {"text": ["manual.jsonl"]}}}
+        Path("text.yaml").write_text(yaml.safe_dump({**recipe, "name": "text", "data": data}, sort_keys=False))
+        pipeline.train("recipe.yaml")
+    return folder
 
 
 @pytest.fixture(scope="session")

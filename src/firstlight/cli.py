@@ -94,10 +94,10 @@ class Digits(StrEnum):
 
 Files = Annotated[
     list[str],
-    typer.Argument(help="Files, globs or folders of plain text, JSON lines or Parquet.", metavar="FILES..."),
+    typer.Argument(help="Files, globs or folders of plain text, JSON lines or Parquet.", metavar="FILES"),
 ]
 TextField = Annotated[str, typer.Option(help="Field of JSON lines, column of tables, that holds the text.")]
-Seed = Annotated[int, typer.Option(help="Seed of the sample.", min=0, max=2**63 - 1)]
+Seed = Annotated[int, typer.Option(help="Seed of the sample.")]
 Step = Annotated[int | None, typer.Option(help="Checkpoint of this step; unset: the newest.")]
 DeviceOption = Annotated[DeviceName | None, typer.Option(help="Where to compute; unset: as in the run.")]
 
@@ -112,9 +112,11 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def quickstart(
     data: DataOption = None,
-    minutes: Annotated[float, typer.Option(help="About how long to train.", min=0.05)] = 4.0,
+    minutes: Annotated[float, typer.Option(help="About how long to train.", min=0.05, max=100_000)] = 4.0,
     name: Annotated[str, typer.Option(help="Name of the run: runs/NAME.")] = "quickstart",
-    prompt: Annotated[str, typer.Option(help="How the sample of generated text begins.")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="How the sample of generated text begins; unset: as a document does.")
+    ] = "",
     overrides: Overrides = None,
 ) -> None:
     """The whole way on one machine, in minutes: text to a trained, evaluated, exported small model.
@@ -125,7 +127,8 @@ def quickstart(
     """
     from firstlight import pipeline
 
-    pipeline.quickstart(_by_name(data), minutes=minutes, name=name, prompt=prompt, overrides=overrides or [])
+    sources = _by_name(data)
+    pipeline.quickstart(sources, minutes=minutes, name=name, prompt=prompt, overrides=overrides or [])
 
 
 @app.command()
@@ -154,7 +157,7 @@ def init(
     Example: [cyan]firstlight init llama-1b my-model.yaml[/cyan]
     """
     from firstlight.config import recipe_text
-    from firstlight.support.console import note
+    from firstlight.support.console import command, note
     from firstlight.support.files import atomic_file
 
     text = recipe_text(recipe)
@@ -162,7 +165,8 @@ def init(
         raise ConfigError(f"{file}: exists already; choose another name.")
     with atomic_file(file, "w") as handle:
         handle.write(text)
-    note(f"wrote {file}. Next: edit it, then firstlight train {file}")
+    note(f"wrote {file}. Next: edit it, then")
+    command(f"firstlight train {file}")
 
 
 @corpus_app.command("build")
@@ -198,7 +202,7 @@ def tokenizer_train(
     Example: [cyan]firstlight tokenizer train 'my/*.jsonl.zst' --vocab-size 32000 --output tokenizer[/cyan]
     """
     from firstlight import pipeline
-    from firstlight.support.console import note
+    from firstlight.support.console import command, note
 
     pipeline.train_tokenizer(
         files,
@@ -209,7 +213,8 @@ def tokenizer_train(
         seed=seed,
         text_field=text_field,
     )
-    note(f"Next: firstlight tokenize FILES --tokenizer {output} --output FOLDER")
+    note("Next:")
+    command(f"firstlight tokenize FILES --tokenizer {output} --output FOLDER")
 
 
 @app.command()
@@ -219,7 +224,8 @@ def tokenize(
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     source: Annotated[str | None, typer.Option(help="Name of the source; unset: the folder's name.")] = None,
     validation_fraction: Annotated[
-        float, typer.Option(help="Share of documents held out by a hash of their text.", min=0.0, max=0.99)
+        float,
+        typer.Option(help="Share of documents held out by a hash of their text.", min=0, max=0.99, metavar="SHARE"),
     ] = 0.01,
     shard_tokens: Annotated[int, typer.Option(help="Most tokens in one shard.", min=1)] = 100_000_000,
     workers: Annotated[int | None, typer.Option(help="Processes; unset: one per core.", min=1)] = None,
@@ -230,7 +236,7 @@ def tokenize(
     Example: [cyan]firstlight tokenize 'my/*.jsonl.zst' --tokenizer tokenizer --output tokens/books[/cyan]
     """
     from firstlight import pipeline
-    from firstlight.support.console import note
+    from firstlight.support.console import command, note
 
     dataset = pipeline.tokenize(
         files,
@@ -242,7 +248,8 @@ def tokenize(
         workers=workers,
         text_field=text_field,
     )
-    note(f"Next: firstlight train RECIPE data.sources.{dataset.source}.tokens={output}")
+    note("Next:")
+    command(f"firstlight train RECIPE data.sources.{dataset.source}.tokens={output}")
 
 
 @app.command()
@@ -257,8 +264,11 @@ def train(
     Resume: [cyan]firstlight train runs/longer[/cyan]
     """
     from firstlight import pipeline
+    from firstlight.config import load_config
     from firstlight.support.console import command, note
 
+    if not Path(recipe).is_dir():
+        load_config(recipe, overrides or [])  # a slip is told at once, not after the seconds that torch takes to load
     run = pipeline.train(recipe, overrides or [])
     note(f"\nThe run is in {run.path}. Next:")
     command(f"firstlight eval {run.path}")
@@ -282,7 +292,8 @@ def evaluate(
     from firstlight.pipeline.show import score_table
     from firstlight.support.console import out
 
-    scores = pipeline.evaluate(run, step=step, files=_by_name(data), max_tokens=max_tokens, device=device)
+    files = _by_name(data)
+    scores = pipeline.evaluate(run, step=step, files=files, max_tokens=max_tokens, device=device)
     out.print(score_table(scores))
 
 
@@ -296,7 +307,7 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option(help="Only among the likeliest tokens that together have this probability.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same text again.", min=0, max=2**63 - 1)] = None,
+    seed: Annotated[int | None, typer.Option(help="For the same text again.")] = None,
     step: Step = None,
     device: DeviceOption = None,
 ) -> None:

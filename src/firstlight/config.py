@@ -360,7 +360,7 @@ class RunConfig(Section):
     """One line about the recipe."""
     runs_directory: str = "runs"
     """Folder that holds the run folders."""
-    seed: NonNegative = 1234
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)] = 1234
     """Seed of initialisation, shuffling and every other draw."""
     data: DataConfig = DataConfig()
     corpus: CorpusConfig = CorpusConfig()
@@ -659,7 +659,7 @@ _DUE = {
     "dict_type": "a mapping (key: value) is due",
     "model_type": "a section (key: value) is due",
     "model_attributes_type": "a section (key: value) is due",
-    "missing": "is missing",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' are due, the first a letter or digit",
 }
 
 

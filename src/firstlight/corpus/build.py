@@ -7,6 +7,7 @@ parallel, but counted, deduplicated and written in the order source, file, line.
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,9 +75,12 @@ def build_corpus(
                     source, paths, folder / source, settings, steps, seen, bar, shard_bytes
                 )
                 report["sources"][source] = {"inputs": paths, "files": files, **statistics.summary()}
+            bar.show("")
             write_json(folder / "corpus.json", report)
     except OSError as problem:
         raise DataError(f"{output}: the corpus cannot be written ({problem.strerror or problem}).") from None
+    except sqlite3.Error as problem:
+        raise DataError(f"{output}: the table of texts seen cannot be written ({problem}).") from None
     return report
 
 
@@ -128,7 +132,7 @@ def _build_source(
                     document.metadata.setdefault("source", source)
                     writer.write(document)
                     statistics.kept(*size)
-            bar.show(f"{source}: {statistics.counts['documents_out']:,} documents")
+            bar.show(f"{source}: {statistics.counts['documents_out']:,} documents kept")
             lines = statistics.counts["documents_in"] + statistics.counts["bad_lines"]
             if lines >= EARLY_LINES and statistics.bad_share() > max(0.5, settings.max_bad_fraction):
                 break

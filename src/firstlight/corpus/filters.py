@@ -36,9 +36,10 @@ class Verdict:
 
 
 def load_daft() -> Any:
-    """The Daft module, without its telemetry and its own progress bars. FirstlightError when it is not installed."""
+    """The Daft module, silent and without telemetry. FirstlightError when it is not installed."""
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+    os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
     try:
         import daft
     except ImportError:

@@ -138,5 +138,5 @@ def _kind(value: Any) -> str:
 def _first_words(problem: ValueError, content: str) -> str:
     if isinstance(problem, json.JSONDecodeError):
         position = min(problem.pos, len(content.rstrip())) + 1
-        return f"{problem.msg[0].lower()}{problem.msg[1:]} at character {position}"
+        return f"{problem.msg[0].lower()}{problem.msg[1:].removesuffix(' at')} at character {position}"
     return str(problem).split(";")[0]

@@ -11,6 +11,7 @@ from firstlight.documents.json_lines import decode, flat_metadata, valid_text
 from firstlight.support.errors import DataError
 
 ROWS_PER_BATCH = 256
+TEXT_FIELD_ADVICE = "Name the one that holds the text: corpus.text_field in a recipe, --text-field of a command."
 
 
 def read_parquet(
@@ -143,11 +144,9 @@ def _check_column(path: str, schema: Any, text_field: str) -> None:
         kind = kind.value_type
     checks = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary")
     if not any(getattr(pyarrow.types, check)(kind) for check in checks):
-        raise DataError(
-            f"{path}: column '{text_field}' holds {kind}, not text; set corpus.text_field to one that does."
-        )
+        raise DataError(f"{path}: column '{text_field}' holds {kind}, not text. {TEXT_FIELD_ADVICE}")
 
 
 def _no_column(path: str, text_field: str, names: Iterable[str]) -> str:
     known = ", ".join(f"'{name}'" for name in list(names)[:8])
-    return f"{path}: no column '{text_field}'; it has {known}. Set corpus.text_field to the one that holds the text."
+    return f"{path}: no column '{text_field}'; it has {known}. {TEXT_FIELD_ADVICE}"

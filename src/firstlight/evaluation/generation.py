@@ -40,7 +40,7 @@ def generate(
     (unless `stop_at_eod` is false), or where the model has no further position, which is said. Raises ConfigError,
     at the call, when a setting is out of range or the prompt leaves no position for a new token.
     """
-    _check_settings(max_new_tokens, temperature, top_k, top_p)
+    _check_settings(max_new_tokens, temperature, top_k, top_p, seed)
     vocab_size, limit = model.config.vocab_size, model.config.max_position_embeddings
     assert vocab_size is not None and limit is not None
     if tokenizer.vocab_size > vocab_size:
@@ -147,12 +147,15 @@ def stream_text(tokenizer: Tokenizer, prompt_ids: Sequence[int], ids: Iterable[i
         yield text[given:]
 
 
-def _check_settings(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+def _check_settings(
+    max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int | None
+) -> None:
     for name, value, valid, due in (
         ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
         ("temperature", temperature, 0 <= temperature < float("inf"), "0 (the likeliest token) or above"),
         ("top_k", top_k, top_k is None or top_k >= 1, "at least 1, or none"),
         ("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1, or none"),
+        ("seed", seed, seed is None or 0 <= seed < 2**63, "0 or above and below 2^63, or none"),
     ):
         if not valid:
             raise ConfigError(f"{name} is {value}; {due} is due.")

@@ -7,6 +7,7 @@ becomes `training.total_steps` of the run, whose schedule needs to know its end.
 from __future__ import annotations
 
 import itertools
+import shlex
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +20,13 @@ import torch
 from firstlight.config import RunConfig, apply_overrides, parse_config, read_recipe
 from firstlight.evaluation.generation import generate
 from firstlight.parallel.compile import why_not_compile
-from firstlight.pipeline.run_training import check_supported, sample_stream, train_prepared
+from firstlight.pipeline.run_training import check_before_work, sample_stream, train_prepared
 from firstlight.pipeline.scoring import evaluate
 from firstlight.pipeline.show import score_table
 from firstlight.pipeline.stages import Prepared, prepare
 from firstlight.pipeline.verbs import export
 from firstlight.planning.hardware import measured_peak_flops
-from firstlight.support.console import heading, human_seconds, note, out, printable, progress
+from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress
 from firstlight.support.errors import ConfigError
 from firstlight.training.device import DTYPES, choose_device
 from firstlight.training.load import build_model, load_trained
@@ -35,6 +36,8 @@ from firstlight.training.trainer import Trainer
 WARM_UP_STEPS = 3
 TIMED_STEPS = 8
 FEWEST_STEPS = 20
+STARTER_PROMPT = "My fellow citizens,"
+"""How the sample begins when the text is the packaged one and no prompt is given."""
 
 
 def quickstart(
@@ -52,8 +55,7 @@ def quickstart(
     began = time.monotonic()
     settings = _settings(data or {}, name, overrides)
     config = parse_config(settings, "quickstart")
-    run = RunFolder(config.run_folder)
-    check_supported(config)
+    run = check_before_work(config)
     prepared = prepare(config)
     if run.exists:
         config = _same_length(config, run.config)
@@ -63,11 +65,11 @@ def quickstart(
     heading("evaluate: held-out text")
     scores = evaluate(run.path)
     heading("sample: what the model writes")
-    sample = "".join(_sample(run.path, prompt))
+    sample = "".join(_sample(run.path, prompt if prompt or data else STARTER_PROMPT))
     out.print(printable(sample), markup=False)
     heading("export: Hugging Face format")
     folder = export(run.path, run.path / "huggingface")
-    _summary(config, run, scores, folder, time.monotonic() - began)
+    _summary(config, run, scores, folder, time.monotonic() - began, prompt or ("The" if data else "My fellow citizens"))
     return run
 
 
@@ -106,7 +108,7 @@ def _paced(config: RunConfig, prepared: Prepared, minutes: float) -> RunConfig:
     note(f"{seconds:.2f} s a step: {steps} steps take about {human_seconds(steps * seconds)}")
     if steps < wanted:
         note(f"(more would pass over a source more than data.max_epochs={config.data.max_epochs:g} times)")
-    interval = max(1, steps // 4)
+    interval = -(-steps // 4)
     warmup = min(config.schedule.warmup_steps or 0, steps // 5)
     return config.model_copy(
         update={
@@ -158,11 +160,17 @@ def _sample(run: Path, prompt: str) -> Iterator[str]:
 
 
 def _summary(
-    config: RunConfig, run: RunFolder, scores: Mapping[str, Mapping[str, float]], folder: Path, seconds: float
+    config: RunConfig,
+    run: RunFolder,
+    scores: Mapping[str, Mapping[str, float]],
+    folder: Path,
+    seconds: float,
+    prompt: str,
 ) -> None:
-    heading(f"done in {human_seconds(seconds)}")
+    heading(f"done in {human_seconds(seconds)}: held-out text")
     out.print(score_table(scores))
     here = run.path
+    note("")
     for what, where in (
         ("settings", run.config_file),
         ("metrics", run.metrics),
@@ -172,11 +180,12 @@ def _summary(
     ):
         note(f"  {what + ':':<18}{where}")
     note("\nWhat next:")
-    for command in (
-        f"firstlight generate {here} --prompt 'My fellow citizens'",
-        f"firstlight eval {here} --data mine='my-texts/*.txt'",
-        f"firstlight train {here} training.total_steps={2 * (config.training.total_steps or 0)}   # train on",
-        "firstlight quickstart --name mine --data books='my-texts/*.txt'   # your own text",
-        "firstlight init quickstart mine.yaml   # a recipe to edit; then: firstlight train mine.yaml",
+    for purpose, line in (
+        ("more text from the model", f"firstlight generate {here} --prompt {shlex.quote(prompt)}"),
+        ("scores on text of yours", f"firstlight eval {here} --data mine='my-texts/*.txt'"),
+        ("train on", f"firstlight train {here} training.total_steps={2 * config.steps(world_size=1)}"),
+        ("a model of your own text", "firstlight quickstart --name mine --data books='my-texts/*.txt'"),
+        ("a recipe to edit", "firstlight init quickstart mine.yaml && firstlight train mine.yaml"),
     ):
-        note(f"  {command}")
+        note(f"  {purpose}:")
+        command(line)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import RunConfig, config_diff, load_config
+from firstlight.config import RunConfig, apply_overrides, config_diff, load_config, parse_config, read_recipe
 from firstlight.evaluation.perplexity import evaluate_split
 from firstlight.model import CausalLanguageModel
 from firstlight.parallel.compile import why_not_compile
@@ -31,11 +31,7 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     sound checkpoint when its settings agree, and refused when they do not.
     """
     original = read_run_or_recipe(recipe, overrides)
-    check_supported(original)
-    run = RunFolder(original.run_folder)
-    if run.exists:
-        with folder_lock(run.path, "the run"):
-            pass  # a run in use is refused before any work is done
+    check_before_work(original)
     return train_prepared(original, prepare(original))
 
 
@@ -45,9 +41,28 @@ def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfi
     if not path.is_dir():
         return load_config(recipe, overrides)
     run = RunFolder.open(path)
-    config = load_config(run.config_file, overrides)
-    absolute = path.resolve()
-    return config.model_copy(update={"runs_directory": str(absolute.parent), "name": absolute.name})
+    for override in overrides:
+        if override.partition("=")[0].strip() in ("name", "runs_directory"):
+            raise ConfigError(
+                f"'{override}': a resumed run keeps its folder, {path}; rename the folder to rename the run."
+            )
+    if path.name in ("", ".."):
+        path = path.resolve()
+    tree, origin = read_recipe(run.config_file)
+    apply_overrides(tree, overrides)
+    return parse_config({**tree, "runs_directory": str(path.parent), "name": path.name}, origin)
+
+
+def check_before_work(config: RunConfig) -> RunFolder:
+    """The run of a configuration, after all that can be wrong with it and its folder before stages are run."""
+    check_supported(config)
+    run = RunFolder(config.run_folder)
+    if not run.exists:
+        run.check_place()
+        return run
+    with folder_lock(run.path, "the run"):
+        _ = run.config, run.provenance
+    return run
 
 
 def check_supported(config: RunConfig) -> None:
@@ -69,6 +84,7 @@ def check_supported(config: RunConfig) -> None:
             "training.precision is fp16, which needs a loss scale that this release does not have; "
             "use training.precision=bf16 (same speed, wider range) or fp32."
         )
+    choose_device(config.training.device)
     step_tokens = config.batch(world_size=1).global_batch_size * config.data.sequence_length
     decay_range(config.schedule, config.steps(world_size=1), step_tokens)
 
@@ -121,14 +137,17 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> Ru
     if run.exists:
         run.check_resumable(config, provenance, prepared.tokenizer)
         run.write_config(config)
+        prepared.tokenizer.save(run.tokenizer_folder)
     else:
         run.create(config, prepared.tokenizer, provenance)
     if run.last_step() is not None:
         trainer.resume()
         if trainer.step >= trainer.total_steps:
-            note(f"{run.path} is finished: step {trainer.step} of {trainer.total_steps}.")
+            note(f"{run.path} is finished: step {trainer.step} of {trainer.total_steps}; more: training.total_steps=N")
             return run
         note(f"resumed at step {trainer.step}")
+    else:
+        run.trim_metrics(0)  # of a start that ended before its first checkpoint
     trainer.fit()
     run.event("finished", step=trainer.step)
     return run
@@ -176,7 +195,8 @@ def _describe(
     batch, length = config.batch(1), config.data.sequence_length
     tokens = steps * batch.global_batch_size * length
     flops = training_flops_per_token(config.model, length) * tokens
-    note(f"device: {device.type} ({device_name(device)}), peak {peak / 1e12:.3g} TFLOP/s ({source})")
+    rate = f"{peak / 1e12:.3g} TFLOP/s" if peak >= 1e12 else f"{peak / 1e9:.3g} GFLOP/s"
+    note(f"device: {device.type} ({device_name(device)}), peak {rate} ({source})")
     note(
         f"model: {human_count(parameter_count(config.model))} parameters, {config.training.precision}"
         f"{', compiled' if compiled else ''}"

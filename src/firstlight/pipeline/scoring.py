@@ -78,20 +78,28 @@ def _on_files(
 ) -> Scores:
     inputs = {name: expand_inputs(patterns) for name, patterns in files.items()}
     tallies = {name: Tally() for name in inputs}
-    with progress("evaluate", None, "tokens") as bar:
-        scores = evaluate_pretraining(
-            trained.model,
-            trained.tokenizer,
-            {name: _texts(paths, tallies[name]) for name, paths in inputs.items()},
-            sequence_length=trained.config.data.sequence_length,
-            batch_size=batch_size,
-            max_tokens=max_tokens,
-            advance=bar.advance,
-        )
-    for name, tally in tallies.items():
-        tally.conclude(f"evaluation of '{name}'", max_bad_fraction=1.0)
+    try:
+        with progress("evaluate", None, "tokens") as bar:
+            scores = evaluate_pretraining(
+                trained.model,
+                trained.tokenizer,
+                {name: _texts(paths, tallies[name]) for name, paths in inputs.items()},
+                sequence_length=trained.config.data.sequence_length,
+                batch_size=batch_size,
+                max_tokens=max_tokens,
+                advance=bar.advance,
+            )
+    except DataError:
+        _conclude(tallies)  # no text at all: the tally knows why
+        raise
+    _conclude(tallies)
     domains: Scores = scores["domains"]
     return domains
+
+
+def _conclude(tallies: Mapping[str, Tally]) -> None:
+    for name, tally in tallies.items():
+        tally.conclude(f"evaluation of '{name}'", max_bad_fraction=1.0)
 
 
 def _texts(paths: Sequence[str], tally: Tally) -> Iterator[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from firstlight.config import RunConfig, load_config
 from firstlight.support.console import out
-from firstlight.support.errors import ConfigError, DataError
-from firstlight.support.files import folder_lock
+from firstlight.support.errors import CheckpointError, ConfigError, DataError
+from firstlight.support.files import check_writable, folder_lock
 
 
 def build_corpus(
@@ -26,9 +26,8 @@ def build_corpus(
     if not texts:
         raise ConfigError("data.sources names no text; give one, as in data.sources.web.text=[crawl/*.jsonl.zst].")
     folder = Path(output) if output else Path(config.data.directory) / f"{config.name}-corpus"
-    if folder.exists() and not (folder / "corpus.json").is_file():
-        raise DataError(f"{folder}: exists and is not a corpus; choose another output.")
-    with folder_lock(folder.parent, "the data folder"):
+    _check_output(folder, "corpus.json", "a corpus")
+    with folder_lock(folder.with_name(f".{folder.name}.building"), "this corpus"):
         out.print(corpus.corpus_table(corpus.build_corpus(texts, folder, config.corpus)))
     return folder
 
@@ -41,12 +40,13 @@ def train_tokenizer(
     digits: str = "single",
     sample_bytes: int = 200_000_000,
     seed: int = 1234,
+    text_field: str = "text",
 ) -> Any:
     """Train a byte-level BPE tokenizer on text files of any input kind and save it to `output`; returns it."""
     from firstlight.documents import expand_inputs
     from firstlight.tokens.tokenizer_training import train_on_sample
 
-    _refuse_foreign(Path(output), "tokenizer.json", "a tokenizer")
+    _check_output(Path(output), "training.json", "a tokenizer trained before")
     return train_on_sample(
         {"text": expand_inputs(files)},
         Path(output),
@@ -55,6 +55,7 @@ def train_tokenizer(
         weights=None,
         max_bytes=sample_bytes,
         seed=seed,
+        text_field=text_field,
     )
 
 
@@ -67,12 +68,14 @@ def tokenize(
     validation_fraction: float = 0.01,
     shard_tokens: int = 100_000_000,
     workers: int | None = None,
+    text_field: str = "text",
 ) -> Any:
     """Tokenize text files into a token dataset; returns the TokenDataset. `source`: its name; unset: the folder's."""
     from firstlight.documents import expand_inputs
     from firstlight.tokens.tokenize import tokenize_files
     from firstlight.tokens.tokenizer import Tokenizer
 
+    _check_output(Path(output), "dataset.json", "a token dataset")
     return tokenize_files(
         expand_inputs(files),
         Tokenizer.load(str(tokenizer)),
@@ -81,6 +84,7 @@ def tokenize(
         validation_fraction=validation_fraction,
         shard_tokens=shard_tokens,
         workers=workers,
+        text_field=text_field,
     )
 
 
@@ -97,6 +101,8 @@ def generate(
     device: str | None = None,
 ) -> Iterator[str]:
     """Text that the model of a run writes after `prompt`, piece by piece as it comes."""
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise ConfigError("the prompt is not valid UTF-8 text.")
     from firstlight.evaluation.generation import generate as write
     from firstlight.training.load import load_trained
 
@@ -124,9 +130,12 @@ def export(
     """Write the model of a run as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; returns the folder."""
     if format != "huggingface":
         raise ConfigError(f"--format {format} is not known; known: huggingface.")
+    from safetensors import SafetensorError
+
     from firstlight.interop.huggingface import export_huggingface
     from firstlight.training.load import load_trained
 
+    _check_output(Path(folder), "firstlight.json", "an earlier export")
     trained = load_trained(run, step, "cpu")
     provenance = {
         **trained.run.provenance,
@@ -141,13 +150,19 @@ def export(
         },
         "evaluation": trained.state.get("validation") or {},
     }
-    export_huggingface(trained.model, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
+    try:
+        export_huggingface(trained.model, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
+    except SafetensorError as problem:
+        raise CheckpointError(f"{folder}: the weights cannot be written ({problem}).") from None
     return Path(folder)
 
 
-def _refuse_foreign(folder: Path, marker: str, what: str) -> None:
-    """DataError when `folder` holds something that is not an earlier result of the same verb."""
-    if folder.is_file():
-        raise DataError(f"{folder}: a file, where the output folder is due.")
+def _check_output(folder: Path, marker: str, what: str) -> None:
+    """Before any work: DataError or OSError when `folder` cannot be written, or holds something else than `what`."""
+    if folder.name in ("", ".."):
+        raise DataError(f"{folder}: give the output folder a name of its own.")
+    check_writable(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: a file, where the output folder is due; choose another output.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
         raise DataError(f"{folder}: not empty and not {what}; choose another output.")

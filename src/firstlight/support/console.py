@@ -139,6 +139,9 @@ class ProgressBar:
             self._task = self._progress.add_task(
                 escape(printable(description)), total=total, completed=int(completed), unit=unit, remark=""
             )
+
+    def start(self) -> None:
+        if self._progress:
             self._progress.start()
 
     def advance(self, amount: float = 1) -> None:
@@ -190,6 +193,7 @@ def progress(description: str, total: float | None, unit: str, completed: float 
     bar = ProgressBar(description, total, unit, completed)
     finished = False
     try:
+        bar.start()
         yield bar
         finished = True
     finally:

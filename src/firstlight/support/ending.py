@@ -61,5 +61,8 @@ def _end(message: str, code: int = EXIT_ERROR, label: str = FirstlightError.labe
 
 
 def _forget_output() -> None:
-    """Let what standard output could not take disappear, so that the interpreter does not try again when it leaves."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Let what standard output cannot take disappear, so that the interpreter does not try again when it leaves."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -73,6 +73,7 @@ _REMEDIES = {
     errno.EACCES: "change its permissions, or choose another place",
     errno.EPERM: "change its permissions, or choose another place",
     errno.EROFS: "choose another place",
+    errno.ENOTDIR: "choose another place",
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
 }
 

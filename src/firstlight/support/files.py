@@ -42,25 +42,27 @@ def fsync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and its parents, where they are not there yet. FirstlightError where a file is in the way."""
+    """Make `path` and its parents, where they are not there yet. NotADirectoryError names the file in the way."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise FirstlightError(f"{_nearest(path)}: a file, where a folder is due; choose another place.") from None
+        _nearest_folder(path)
+        raise
 
 
 def check_writable(path: Path) -> None:
-    """FirstlightError when `path` could not be made or replaced; long work asks before it begins."""
-    parent = _nearest(Path(path).parent)
-    if not parent.is_dir():
-        raise FirstlightError(f"{parent}: a file, where a folder is due; choose another place.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise FirstlightError(f"{parent}: no permission to write in this folder; choose another place.")
+    """OSError when `path` could not be made or replaced; long work asks before it begins."""
+    folder = _nearest_folder(Path(path).parent)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no permission to write in this folder", str(folder))
 
 
-def _nearest(path: Path) -> Path:
-    """`path`, or the nearest of its parents that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+def _nearest_folder(path: Path) -> Path:
+    """`path`, or the nearest of its parents that exists. NotADirectoryError when that is a file."""
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file, where a folder is due", str(nearest))
+    return nearest
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ is no dataset.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -169,6 +170,8 @@ class TokenDataset:
                 found = file.stat().st_size
             except OSError as problem:
                 raise DataError(f"{file}: a shard that cannot be read ({problem.strerror}).") from None
+            if not os.access(file, os.R_OK):
+                raise DataError(f"{file}: no permission to read it.")
             if found != size:
                 raise DataError(f"{file}: {found} bytes, but {DESCRIPTION} says {size}; it is truncated or damaged.")
         return dataset

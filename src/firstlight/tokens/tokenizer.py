@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.support.console import warn
-from firstlight.support.errors import DataError, FirstlightError
+from firstlight.support.errors import DataError, FirstlightError, os_error_sentence
 from firstlight.support.files import atomic_file, fingerprint, read_json, write_json
 
 EOD_TOKEN = "<|endoftext|>"
@@ -88,7 +88,9 @@ class Tokenizer:
             raise DataError(f"{path}: {what}; a trained tokenizer's folder or a tokenizer.json is due.")
         try:
             content = read_json(file, "tokenizer")
-        except (FirstlightError, OSError) as problem:
+        except OSError as problem:
+            raise DataError(os_error_sentence(problem)) from None
+        except FirstlightError as problem:
             raise DataError(str(problem)) from None
         if not isinstance(content, dict):
             raise DataError(f"{file}: not a tokenizer.json (no JSON object).")

@@ -64,11 +64,7 @@ def train_tokenizer(
     texts, for the progress bar. Text with fewer merges to learn gives a smaller vocabulary, and a note.
     Raises ConfigError below 258 tokens, DataError when there is no text.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise ConfigError(
-            f"tokenizer.vocab_size is {vocab_size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need at least "
-            f"{SMALLEST_VOCABULARY}."
-        )
+    _check_vocab_size(vocab_size)
     import json
 
     from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
@@ -104,6 +100,14 @@ def train_tokenizer(
     return tokenizer
 
 
+def _check_vocab_size(vocab_size: int) -> None:
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise ConfigError(
+            f"tokenizer.vocab_size is {vocab_size}; 256 bytes and {len(SPECIAL_TOKENS)} special tokens need at least "
+            f"{SMALLEST_VOCABULARY}."
+        )
+
+
 def _train_aside(rust: Any, trainer: Any, texts: Iterable[str], bar: ProgressBar | None) -> int:
     """Train in a thread of its own, so that Ctrl-C is heard while Rust works; returns the bytes of text seen."""
     seen = 0
@@ -121,7 +125,7 @@ def _train_aside(rust: Any, trainer: Any, texts: Iterable[str], bar: ProgressBar
                 bar.advance(size)
             yield text
         if bar:
-            bar.show("learning merges")
+            bar.show("learning merges …")
 
     def train() -> None:
         nonlocal problem
@@ -139,6 +143,8 @@ def _train_aside(rust: Any, trainer: Any, texts: Iterable[str], bar: ProgressBar
         stop = True
     if problem is not None:
         raise problem
+    if bar:
+        bar.show("")
     return seen
 
 
@@ -222,14 +228,16 @@ def train_on_sample(
     weights: Mapping[str, float] | None = None,
     max_bytes: int = 200_000_000,
     seed: int = 1234,
+    text_field: str = "text",
 ) -> Tokenizer:
     """Sample, train, and write the tokenizer's folder with `training.json` (what it was trained on); returns it.
 
     See `sample_texts` and `train_tokenizer`. The folder appears when it is whole.
     """
-    texts, taken = sample_texts(files_by_source, weights, max_bytes, seed)
-    shown = ", ".join(f"{name} {human_bytes(size)}" for name, size in taken.items())
-    note(f"training on {human_bytes(sum(taken.values()))} of text: {shown}")
+    _check_vocab_size(vocab_size)
+    texts, taken = sample_texts(files_by_source, weights, max_bytes, seed, text_field=text_field)
+    shown = ", ".join(f"{name} {human_bytes(size)}" for name, size in taken.items()) if len(taken) > 1 else ""
+    note(f"training on {human_bytes(sum(taken.values()))} of text{f': {shown}' if shown else ''}")
     tokenizer = train_tokenizer(texts, vocab_size, digits=digits, total_bytes=sum(taken.values()))
     with atomic_folder(Path(output)) as folder:
         tokenizer.save(folder)
@@ -237,5 +245,5 @@ def train_on_sample(
             folder / "training.json",
             {"vocab_size": tokenizer.vocab_size, "digits": digits, "seed": seed, "bytes_by_source": taken},
         )
-    note(f"tokenizer: {tokenizer.vocab_size} tokens, in {output}")
+    note(f"tokenizer: {tokenizer.vocab_size:,} tokens, in {output}")
     return Tokenizer.load(output)

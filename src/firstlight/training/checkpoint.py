@@ -60,12 +60,8 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]
             f"{path}: a checkpoint needs {human_bytes(size)}, the disk has {human_bytes(free)} free; make room."
         )
     with atomic_folder(path) as temporary:
-        try:
-            with _single_process():
-                dcp.save(dict(tensors), storage_writer=FileSystemWriter(temporary), no_dist=True)
-        except Exception as problem:  # torch raises RuntimeError or CheckpointException for a full disk
-            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-            raise CheckpointError(f"{path}: the checkpoint could not be written ({reason}).") from problem
+        with _plainly(f"{path}: the checkpoint could not be written"):
+            dcp.save(dict(tensors), storage_writer=FileSystemWriter(temporary), no_dist=True)
         write_json(temporary / "state.json", {"step": step, **state})
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
@@ -94,8 +90,7 @@ def load_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], step: int
         try:
             verify_checkpoint(path)
         except FirstlightError as problem:
-            aside = _set_aside(path)
-            warn(f"{problem} Set aside as {aside.name}; the checkpoint before it is used.")
+            warn(f"{problem} {_set_aside(path)}; the checkpoint before it is used.")
             continue
         return _read(path, tensors)
     raise CheckpointError(f"{folder}: no complete checkpoint to load.")
@@ -149,27 +144,41 @@ def _read(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
                 f"{path}: '{name}' has shape {list(size)}, the model expects {list(tensor.size())}; "
                 "it is a checkpoint of another model."
             )
-    with _single_process():
+    with _plainly(f"{path}: the checkpoint could not be read"):
         dcp.load(dict(tensors), storage_reader=reader, no_dist=True)
     return read_json(path / "state.json", "checkpoint state")
 
 
 @contextmanager
-def _single_process() -> Iterator[None]:
-    """One process is what is meant here; torch need not say so each time."""
+def _plainly(what: str) -> Iterator[None]:
+    """Torch's checkpointing in one process without its remark about that, and its failures as one sentence.
+
+    CheckpointException, which is no Exception, wraps whatever happens inside, Ctrl-C too.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+        try:
+            yield
+        except (Exception, dcp.CheckpointException) as problem:
+            causes = [cause for cause, _ in problem.failures.values()] if hasattr(problem, "failures") else [problem]
+            if isinstance(causes[0], KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            reason = (str(causes[0]) or type(causes[0]).__name__).splitlines()[0]
+            raise CheckpointError(f"{what} ({reason}); is the disk full or damaged?") from problem
 
 
-def _set_aside(path: Path) -> Path:
+def _set_aside(path: Path) -> str:
+    """Rename a damaged checkpoint, where that is allowed; returns what was done, for the warning."""
     aside = path.with_name(f"damaged_{path.name}")
     number = 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"damaged_{path.name}_{number}")
-    path.rename(aside)
-    return aside
+    try:
+        path.rename(aside)
+    except OSError as problem:
+        return f"It cannot be renamed ({problem.strerror})"
+    return f"Set aside as {aside.name}"
 
 
 class _Reader(FileSystemReader):

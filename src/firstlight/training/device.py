@@ -18,9 +18,9 @@ def choose_device(setting: str) -> torch.device:
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if setting == "auto":
         setting = next(name for name, available in works.items() if available)
-    if not works[setting]:
+    if not works.get(setting):
         there = ", ".join(name for name, available in works.items() if available)
-        raise ConfigError(f"training.device: {setting} is not available on this machine; available: {there}.")
+        raise ConfigError(f"device '{setting}' is not available on this machine; available: {there}.")
     return torch.device(setting)
 
 
@@ -30,7 +30,8 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return f"Apple MPS ({platform.processor() or platform.machine()})"
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from firstlight.config import RunConfig
 from firstlight.support.errors import ConfigError
+from firstlight.support.files import naming
 from firstlight.training.run_folder import RunFolder
 
 
@@ -15,7 +16,8 @@ class MetricsLog:
     """`write(step, values)` appends to metrics.jsonl and to the trackers that the configuration names."""
 
     def __init__(self, run: RunFolder, config: RunConfig) -> None:
-        self._file = run.metrics.open("a", encoding="utf-8")
+        self._path = run.metrics
+        self._file = self._path.open("a", encoding="utf-8")
         self._trackers: list[_TensorBoard | _WeightsAndBiases] = []
         if config.logging.tensorboard:
             self._trackers.append(_TensorBoard(run))
@@ -25,8 +27,9 @@ class MetricsLog:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of one step; nested mappings become keys joined by '/'."""
         flat = dict(_flatten(values))
-        self._file.write(json.dumps({"step": step, **flat}) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps({"step": step, **flat}) + "\n")
+            self._file.flush()
         for tracker in self._trackers:
             tracker.write(step, flat)
 

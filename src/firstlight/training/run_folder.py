@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 
 from firstlight.config import RunConfig, config_diff, dump_config, load_config
 from firstlight.support.errors import CheckpointError, ConfigError
-from firstlight.support.files import atomic_file, read_json, write_json
+from firstlight.support.files import atomic_file, check_writable, naming, read_json, to_json, write_json
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.checkpoint import checkpoint_steps
 
@@ -69,13 +70,22 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        """The resolved configuration the run was started (or last resumed) with."""
-        return load_config(self.config_file)
+        """The resolved configuration the run was started (or last resumed) with. CheckpointError when it is not one."""
+        config = load_config(self.config_file)
+        if config.model.vocab_size is None or not all(source.tokens for source in config.data.sources.values()):
+            raise CheckpointError(
+                f"{self.config_file}: not what the run wrote (model.vocab_size or the tokens of a source are unset); "
+                "put the original file back."
+            )
+        return config
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the run was made from."""
-        return read_json(self.provenance_file, "provenance file")
+        """What the run was made from. FirstlightError when the file is missing or damaged."""
+        provenance = read_json(self.provenance_file, "provenance file")
+        if not isinstance(provenance, dict) or not isinstance(provenance.get("datasets"), dict):
+            raise CheckpointError(f"{self.provenance_file}: not what the run wrote; put the original file back.")
+        return provenance
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -86,12 +96,31 @@ class RunFolder:
     def exists(self) -> bool:
         return self.config_file.is_file()
 
+    def check_place(self) -> None:
+        """Before any work: CheckpointError or OSError when a new run cannot begin in this folder."""
+        check_writable(self.path)
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise CheckpointError(f"{self.path}: a file, where the run folder is due; choose another name=NAME.")
+        begun = (self.tokenizer_folder.name, self.provenance_file.name)  # left by a start that was killed
+        others = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != "." and entry.name not in begun)
+        if others:
+            raise CheckpointError(
+                f"{self.path}: has {others[0]} but no config.yaml, so it is not a run that can go on; "
+                "choose another name=NAME, or move the folder away."
+            )
+
     def create(self, config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, dict[str, Any]]) -> None:
-        """Write the small files; config.yaml last, because it makes the folder a run."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(self.tokenizer_folder)
-        write_json(self.provenance_file, _provenance(datasets, tokenizer))
-        self.write_config(config)
+        """Write the small files, all of them or none; config.yaml last, because it makes the folder a run."""
+        try:
+            tokenizer.save(self.tokenizer_folder)
+            write_json(self.provenance_file, _provenance(datasets, tokenizer))
+            self.write_config(config)
+        except BaseException:
+            shutil.rmtree(self.tokenizer_folder, ignore_errors=True)
+            self.provenance_file.unlink(missing_ok=True)
+            raise
 
     def write_config(self, config: RunConfig) -> None:
         with atomic_file(self.config_file, "w") as handle:
@@ -100,8 +129,8 @@ class RunFolder:
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl: what happened and when."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, **fields}
-        with self.events.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with naming(self.events), self.events.open("a", encoding="utf-8") as handle:
+            handle.write(to_json(line) + "\n")
 
     def check_resumable(self, new: RunConfig, datasets: dict[str, dict[str, Any]], tokenizer: Tokenizer) -> None:
         """ConfigError when `new` changes what a resumed run must keep, or names other data than it began with."""
@@ -122,7 +151,7 @@ class RunFolder:
             )
         began = self.provenance
         for source, dataset in datasets.items():
-            before = began.get("datasets", {}).get(source, {}).get("fingerprint")
+            before = began["datasets"].get(source, {}).get("fingerprint")
             if before != dataset["fingerprint"]:
                 raise ConfigError(
                     f"{self.path}: the token dataset of '{source}' is not the one the run began with "

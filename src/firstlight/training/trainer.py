@@ -22,7 +22,7 @@ from firstlight.model import CausalLanguageModel
 from firstlight.parallel.compile import apply_compile
 from firstlight.parallel.recompute import apply_recompute
 from firstlight.planning.flops import training_flops_per_token
-from firstlight.support.console import ProgressBar, human_count, progress
+from firstlight.support.console import ProgressBar, human_count, note, progress
 from firstlight.support.errors import DivergedError, TrainingStopped
 from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.loader import Loader, TokenBatch
@@ -215,6 +215,8 @@ class Trainer:
             self.last_validation = self.validate(self.model)
         self.model.train()
         log.write(self.step, {"validation": self.last_validation})
+        scores = ", ".join(f"{name} {score['bits_per_byte']:.3f}" for name, score in self.last_validation.items())
+        note(f"step {self.step}: held-out bits per byte: {scores}")
         bar.show(self.remark)
 
     def _log(
