@@ -27,7 +27,13 @@ KNOWN_EOD = (EOD_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<ï½œendâ
 """Names tried, in this order, when no file beside `tokenizer.json` names the end-of-document token."""
 KNOWN_PAD = (PAD_TOKEN, "<pad>", "[PAD]")
 
-HUB_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+HUB_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "config.json",
+)
 
 
 class Tokenizer:
