@@ -6,15 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstlight.config import (
-    RunConfig,
-    config_diff,
-    dump_config,
-    load_config,
-    parse_config,
-    recipe_names,
-    resolve_batch,
-)
+from firstlight.config import RunConfig, resolve_batch
+from firstlight.recipe import config_diff, dump_config, load_config, parse_config, recipe_names
 from firstlight.support.errors import ConfigError
 
 

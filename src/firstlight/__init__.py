@@ -14,7 +14,7 @@ _HOME = {
     "CausalLanguageModel": "firstlight.model",
     "RunConfig": "firstlight.config",
     "evaluate_pretraining": "firstlight.evaluation",
-    "load_config": "firstlight.config",
+    "load_config": "firstlight.recipe",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

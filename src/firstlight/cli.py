@@ -137,7 +137,7 @@ def recipes() -> None:
 
     Example: [cyan]firstlight recipes[/cyan]
     """
-    from firstlight.config import load_config, recipe_names
+    from firstlight.recipe import load_config, recipe_names
     from firstlight.support.console import out
 
     names = recipe_names()
@@ -156,7 +156,7 @@ def init(
 
     Example: [cyan]firstlight init llama-1b my-model.yaml[/cyan]
     """
-    from firstlight.config import recipe_text
+    from firstlight.recipe import recipe_text
     from firstlight.support.console import command, note
     from firstlight.support.files import atomic_file
 
@@ -264,7 +264,7 @@ def train(
     Resume: [cyan]firstlight train runs/longer[/cyan]
     """
     from firstlight import pipeline
-    from firstlight.config import load_config
+    from firstlight.recipe import load_config
     from firstlight.support.console import command, note
 
     if not Path(recipe).is_dir():

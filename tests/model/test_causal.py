@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from firstlight.config import ModelConfig, load_config
+from firstlight.config import ModelConfig
 from firstlight.model import CausalLanguageModel
+from firstlight.recipe import load_config
 from firstlight.support.errors import ConfigError
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from firstlight.config import ModelConfig, load_config
+from firstlight.config import ModelConfig
 from firstlight.model import CausalLanguageModel
 from firstlight.planning.flops import matmul_parameters, parameter_count, training_flops_per_token
 from firstlight.planning.hardware import published_peak_flops
+from firstlight.recipe import load_config
 
 
 @pytest.mark.parametrize(

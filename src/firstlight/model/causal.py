@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from firstlight.config import ModelConfig, parse_config
+from firstlight.config import ModelConfig
 from firstlight.model.cache import KeyValueCache
 from firstlight.model.init import init_weights
 from firstlight.model.loss import IGNORE_INDEX, linear_cross_entropy, linear_cross_entropy_per_token
 from firstlight.model.transformer import Transformer
+from firstlight.recipe import parse_config
 from firstlight.support.errors import ConfigError
 
 DEFAULT_POSITIONS = 2048

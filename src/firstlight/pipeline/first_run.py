@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from firstlight.config import RunConfig, apply_overrides, parse_config, read_recipe
+from firstlight.config import RunConfig
 from firstlight.evaluation.generation import generate
 from firstlight.parallel.compile import why_not_compile
 from firstlight.pipeline.run_training import check_before_work, sample_stream, train_prepared
@@ -26,6 +26,7 @@ from firstlight.pipeline.show import score_table
 from firstlight.pipeline.stages import Prepared, prepare
 from firstlight.pipeline.verbs import export
 from firstlight.planning.hardware import measured_peak_flops
+from firstlight.recipe import apply_overrides, parse_config, read_recipe
 from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress
 from firstlight.support.errors import ConfigError
 from firstlight.training.device import DTYPES, choose_device

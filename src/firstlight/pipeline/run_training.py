@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import RunConfig, apply_overrides, config_diff, load_config, parse_config, read_recipe
+from firstlight.config import RunConfig
 from firstlight.evaluation.perplexity import evaluate_split
 from firstlight.model import CausalLanguageModel
 from firstlight.parallel.compile import why_not_compile
 from firstlight.pipeline.stages import Prepared, describe_datasets, prepare
 from firstlight.planning.flops import parameter_count, training_flops_per_token
+from firstlight.recipe import apply_overrides, config_diff, load_config, parse_config, read_recipe
 from firstlight.support.console import heading, human_count, note, warn
 from firstlight.support.errors import ConfigError
 from firstlight.support.files import folder_lock

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import RunConfig, load_config
+from firstlight.config import RunConfig
+from firstlight.recipe import load_config
 from firstlight.support.console import out
 from firstlight.support.errors import CheckpointError, ConfigError, DataError
 from firstlight.support.files import check_writable, folder_lock

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from firstlight.config import RunConfig, config_diff, dump_config, load_config
+from firstlight.config import RunConfig
+from firstlight.recipe import config_diff, dump_config, load_config
 from firstlight.support.errors import CheckpointError, ConfigError
 from firstlight.support.files import atomic_file, check_writable, naming, read_json, to_json, write_json
 from firstlight.tokens.tokenizer import Tokenizer
