@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from firstlight import __version__
@@ -72,7 +73,10 @@ def export_huggingface(
         tokenizer.save(temporary)
         write_json(temporary / "config.json", settings)
         write_json(temporary / "generation_config.json", _generation_config(settings))
-        summary |= _write_weights(model, temporary, DTYPES[dtype], max_shard_bytes)
+        try:
+            summary |= _write_weights(model, temporary, DTYPES[dtype], max_shard_bytes)
+        except SafetensorError as problem:  # its word for a full disk, too
+            raise DataError(f"{folder}: the weights cannot be written ({problem}).") from None
         summary["padding_rows"] = vocab_size - tokenizer.vocab_size
         facts = public_facts(provenance or {})
         (temporary / "README.md").write_text(model_card(settings, summary, facts), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 from firstlight.config import RunConfig
 from firstlight.recipe import load_config
 from firstlight.support.console import out
-from firstlight.support.errors import CheckpointError, ConfigError, DataError
+from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import check_writable, folder_lock
 
 
@@ -131,8 +131,6 @@ def export(
     """Write the model of a run as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; returns the folder."""
     if format != "huggingface":
         raise ConfigError(f"--format {format} is not known; known: huggingface.")
-    from safetensors import SafetensorError
-
     from firstlight.interop.huggingface import export_huggingface
     from firstlight.training.load import load_trained
 
@@ -151,10 +149,7 @@ def export(
         },
         "evaluation": trained.state.get("validation") or {},
     }
-    try:
-        export_huggingface(trained.model, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
-    except SafetensorError as problem:
-        raise CheckpointError(f"{folder}: the weights cannot be written ({problem}).") from None
+    export_huggingface(trained.model, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
     return Path(folder)
 
 
