@@ -66,11 +66,12 @@ def quickstart(
     heading("evaluate: held-out text")
     scores = evaluate(run.path)
     heading("sample: what the model writes")
-    sample = "".join(_sample(run.path, prompt if prompt or data else STARTER_PROMPT))
+    prompt = prompt or ("" if data else STARTER_PROMPT)
+    sample = "".join(_sample(run.path, prompt))
     out.print(printable(sample), markup=False)
     heading("export: Hugging Face format")
     folder = export(run.path, run.path / "huggingface")
-    _summary(config, run, scores, folder, time.monotonic() - began, prompt or ("The" if data else "My fellow citizens"))
+    _summary(config, run, scores, folder, time.monotonic() - began, prompt or "The")
     return run
 
 
@@ -102,8 +103,7 @@ def _paced(config: RunConfig, prepared: Prepared, minutes: float) -> RunConfig:
             training = training.model_copy(update={"precision": "fp32"})
     seconds = _seconds_per_step(prepared.config.model_copy(update={"training": training}), prepared, device)
     wanted = max(FEWEST_STEPS, round(60 * minutes / seconds))
-    passes = max(sample_stream(prepared).epochs_used(wanted * config.batch(1).global_batch_size).values())
-    steps = wanted if passes <= config.data.max_epochs else int(wanted * config.data.max_epochs / passes)
+    steps = sample_stream(prepared).longest_run(wanted, config.batch(1).global_batch_size)
     if steps < 1:
         raise ConfigError("the text is too short for a single training step; give more text with --data.")
     note(f"{seconds:.2f} s a step: {steps} steps take about {human_seconds(steps * seconds)}")

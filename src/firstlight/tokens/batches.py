@@ -113,9 +113,7 @@ class SampleStream:
 
         `total_samples` is the length of the run; `global_batch_size` (samples per step) is for the advice only.
         """
-        limit = Fraction(repr(self.data.max_epochs))
-        supply = {name: math.floor(size * limit) for name, size in self.num_sequences.items()}
-        needed = self.counts(total_samples)
+        supply, needed = self._supply(), self.counts(total_samples)
         over = [name for name in self.sources if needed[name] > supply[name]]
         if not over:
             return
@@ -128,7 +126,7 @@ class SampleStream:
         if supply[worst]:
             share = math.floor(10_000 * supply[worst] / total_samples) / 10_000
             choices.append(f"a share of about {share:g} or less for '{worst}' (now {need / total_samples:.4g})")
-        steps = self._longest_run(supply, total_samples // global_batch_size, global_batch_size)
+        steps = self.longest_run(total_samples // global_batch_size, global_batch_size)
         if steps:
             choices.append(f"at most {steps:,} training steps of {global_batch_size} samples")
         raise ConfigError(
@@ -137,17 +135,9 @@ class SampleStream:
             f"data.max_epochs {self.data.max_epochs:g}{others}; possible: {', or '.join(choices)}, or more text."
         )
 
-    def notes(self) -> list[str]:
-        """What was derived, normalised or left unread, one sentence each, for the caller to print."""
-        notes = mixture_notes(self.data, self.mixture, self._num_tokens)
-        rest = {name: (self._num_tokens[name] - 1) % self.sequence_length for name in self.sources}
-        if any(rest.values()):
-            shown = ", ".join(f"{name} {tokens}" for name, tokens in rest.items() if tokens)
-            notes.append(f"Tokens after the last whole sequence of a source are not read: {shown}.")
-        return notes
-
-    def _longest_run(self, supply: Mapping[str, int], steps: int, global_batch_size: int) -> int:
-        """Most steps, up to `steps`, that the supply of every source lasts for (by bisection)."""
+    def longest_run(self, steps: int, global_batch_size: int) -> int:
+        """Most steps, up to `steps`, for which no source is gone over more than `data.max_epochs` times."""
+        supply = self._supply()
         enough, too_many = 0, steps + 1
         while too_many - enough > 1:
             middle = (enough + too_many) // 2
@@ -157,6 +147,20 @@ class SampleStream:
             else:
                 too_many = middle
         return enough
+
+    def _supply(self) -> dict[str, int]:
+        """Samples that each source may give within `data.max_epochs`."""
+        limit = Fraction(repr(self.data.max_epochs))
+        return {name: math.floor(size * limit) for name, size in self.num_sequences.items()}
+
+    def notes(self) -> list[str]:
+        """What was derived, normalised or left unread, one sentence each, for the caller to print."""
+        notes = mixture_notes(self.data, self.mixture, self._num_tokens)
+        rest = {name: (self._num_tokens[name] - 1) % self.sequence_length for name in self.sources}
+        if any(rest.values()):
+            shown = ", ".join(f"{name} {tokens}" for name, tokens in rest.items() if tokens)
+            notes.append(f"Tokens after the last whole sequence of a source are not read: {shown}.")
+        return notes
 
     def _refuse(self, ids: SampleIds, rows: NDArray[np.int64], vocab_size: int) -> None:
         row, column = np.argwhere((rows >= vocab_size) | (rows < 0))[0].tolist()
