@@ -38,6 +38,9 @@ os.environ |= {
     "WANDB_MODE": "offline",
 }
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every command they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile(
     "firstlight",
     deadline=None,

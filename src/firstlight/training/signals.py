@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT ask training to stop: it finishes the step, saves and ends. A second SIGINT ends it at once."""
+"""SIGTERM and SIGINT ask training to stop: it finishes the step, saves and ends. A second SIGINT ends it at once.
+
+A signal that the process was started to ignore (SIGINT of a shell's background job) stays ignored.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
