@@ -27,7 +27,7 @@ from firstlight.pipeline.stages import Prepared, prepare
 from firstlight.pipeline.verbs import export
 from firstlight.planning.hardware import measured_peak_flops
 from firstlight.recipe import apply_overrides, parse_config, read_recipe
-from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress
+from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress, warn
 from firstlight.support.errors import ConfigError
 from firstlight.training.device import DTYPES, choose_device
 from firstlight.training.load import build_model, load_trained
@@ -64,7 +64,11 @@ def quickstart(
         config = _paced(config, prepared, minutes)
     run = train_prepared(config, replace(prepared, config=_with_pace(prepared.config, config)))
     heading("evaluate: held-out text")
-    scores = evaluate(run.path)
+    if prepared.held_out:
+        scores = evaluate(run.path)
+    else:
+        scores = {}
+        warn("no document was held out, so nothing is evaluated; give several files, or JSON lines of many documents.")
     heading("sample: what the model writes")
     prompt = prompt or ("" if data else STARTER_PROMPT)
     sample = "".join(_sample(run.path, prompt))
@@ -168,8 +172,9 @@ def _summary(
     seconds: float,
     prompt: str,
 ) -> None:
-    heading(f"done in {human_seconds(seconds)}: held-out text")
-    out.print(score_table(scores))
+    heading(f"done in {human_seconds(seconds)}{': held-out text' if scores else ''}")
+    if scores:
+        out.print(score_table(scores))
     here = run.path
     note("")
     for what, where in (

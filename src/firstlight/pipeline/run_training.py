@@ -163,8 +163,7 @@ def sample_stream(prepared: Prepared) -> SampleStream:
 
 def validator(config: RunConfig, prepared: Prepared, device: Any) -> Any:
     """A function model → {source: loss, perplexity, bits per byte} on held-out documents; None without any."""
-    splits = {n: d.splits["validation"] for n, d in prepared.datasets.items() if "validation" in d.splits}
-    splits = {n: split for n, split in splits.items() if split.num_tokens > 1}
+    splits = prepared.held_out
     for name in prepared.datasets:
         if name not in splits:
             warn(f"source '{name}' has no held-out documents; it is not validated.")

@@ -16,7 +16,7 @@ from firstlight.config import RunConfig, SourceConfig
 from firstlight.support.console import err, heading, human_count, note
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import fingerprint, folder_lock
-from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.dataset import Split, TokenDataset
 from firstlight.tokens.tokenizer import Tokenizer
 
 STAGE_VERSION = 1
@@ -31,6 +31,12 @@ class Prepared:
     """The configuration with every source as a token dataset and the model's shape complete."""
     tokenizer: Tokenizer
     datasets: dict[str, TokenDataset]
+
+    @property
+    def held_out(self) -> dict[str, Split]:
+        """The validation split of each source that has one to predict on."""
+        splits = {name: dataset.splits.get("validation") for name, dataset in self.datasets.items()}
+        return {name: split for name, split in splits.items() if split is not None and split.num_tokens > 1}
 
     def provenance(self, original: RunConfig) -> dict[str, dict[str, Any]]:
         """Per source: where the tokens lie, their fingerprint and size, and the text they came from."""
