@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from firstlight.config import RunConfig
-from firstlight.evaluation.perplexity import evaluate_split
-from firstlight.model import CausalLanguageModel
 from firstlight.parallel.compile import why_not_compile
+from firstlight.pipeline.scoring import score_splits
 from firstlight.pipeline.stages import Prepared, describe_datasets, prepare
 from firstlight.planning.flops import parameter_count, training_flops_per_token
 from firstlight.recipe import apply_overrides, config_diff, load_config, parse_config, read_recipe
@@ -19,10 +18,10 @@ from firstlight.support.errors import ConfigError
 from firstlight.support.files import folder_lock
 from firstlight.tokens.batches import SampleStream
 from firstlight.training.device import choose_device, device_name, peak_flops
-from firstlight.training.load import build_model
+from firstlight.training.load import allocate_model, build_model
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.schedule import decay_range
-from firstlight.training.trainer import Trainer
+from firstlight.training.trainer import Trainer, Validate
 
 
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
@@ -122,7 +121,8 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> Ru
         warn(f"torch.compile is off: {reason}.")
     _describe(config, prepared, device, peak, peak_source, total_steps, compiled=reason is None)
 
-    model = build_model(config, device)
+    resuming = run.exists and run.last_step() is not None
+    model = allocate_model(config, device) if resuming else build_model(config, device)
     trainer = Trainer(
         config,
         run,
@@ -132,7 +132,7 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> Ru
         eod_id=prepared.tokenizer.eod_id,
         peak_flops=peak,
         compile_blocks=reason is None,
-        validate=validator(config, prepared, device),
+        validate=validator(prepared),
     )
     provenance = prepared.provenance(original)
     if run.exists:
@@ -141,7 +141,7 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> Ru
         prepared.tokenizer.save(run.tokenizer_folder)
     else:
         run.create(config, prepared.tokenizer, provenance)
-    if run.last_step() is not None:
+    if resuming:
         trainer.resume()
         if trainer.step >= trainer.total_steps:
             note(f"{run.path} is finished: step {trainer.step} of {trainer.total_steps}; more: training.total_steps=N")
@@ -161,32 +161,15 @@ def sample_stream(prepared: Prepared) -> SampleStream:
     return SampleStream(splits, config.data, config.seed, config.model.vocab_size)
 
 
-def validator(config: RunConfig, prepared: Prepared, device: Any) -> Any:
+def validator(prepared: Prepared) -> Validate | None:
     """A function model → {source: loss, perplexity, bits per byte} on held-out documents; None without any."""
-    splits = prepared.held_out
+    config, splits = prepared.config, prepared.held_out
     for name in prepared.datasets:
         if name not in splits:
             warn(f"source '{name}' has no held-out documents; it is not validated.")
     if not splits:
         return None
-    token_bytes = prepared.tokenizer.token_bytes()
-
-    def validate(model: CausalLanguageModel) -> dict[str, dict[str, float]]:
-        return {
-            name: evaluate_split(
-                model,
-                split,
-                sequence_length=config.data.sequence_length,
-                token_bytes=token_bytes,
-                batch_size=config.evaluation.batch_size or config.batch(1).micro_batch_size,
-                device=device,
-                max_tokens=config.evaluation.max_tokens,
-                eod_id=prepared.tokenizer.eod_id if config.data.attention_within_documents else None,
-            ).as_dict()
-            for name, split in splits.items()
-        }
-
-    return validate
+    return lambda model: score_splits(model, splits, config, prepared.tokenizer, config.evaluation.max_tokens)
 
 
 def _describe(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from firstlight.config import RunConfig
 from firstlight.documents import expand_inputs, read_documents
 from firstlight.evaluation.perplexity import evaluate_pretraining, evaluate_split
+from firstlight.model import CausalLanguageModel
 from firstlight.support.console import progress, warn
 from firstlight.support.errors import DataError
 from firstlight.tokens.dataset import Split, TokenDataset
 from firstlight.tokens.tally import Tally
+from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.load import TrainedModel, load_trained
 
 Scores = dict[str, dict[str, float]]
@@ -29,35 +32,51 @@ def evaluate(
     max_tokens: most tokens per domain; unset: all of them. Arithmetic is fp32.
     """
     trained = load_trained(run, step, device)
-    batch_size = trained.config.evaluation.batch_size or trained.config.batch(1).micro_batch_size
-    if files:
-        return _on_files(trained, files, batch_size, max_tokens)
-    return _on_held_out(trained, batch_size, max_tokens)
+    return _on_files(trained, files, max_tokens) if files else _on_held_out(trained, max_tokens)
 
 
-def _on_held_out(trained: TrainedModel, batch_size: int, max_tokens: int | None) -> Scores:
+def _on_held_out(trained: TrainedModel, max_tokens: int | None) -> Scores:
     splits = dict(_held_out(trained))
     if not splits:
         raise DataError(
             f"{trained.run.path}: none of its sources has held-out documents; evaluate files with --data NAME=FILES."
         )
-    config, tokenizer = trained.config, trained.tokenizer
     total = sum(min(split.num_tokens - 1, max_tokens or split.num_tokens) for split in splits.values())
     with progress("evaluate", total, "tokens") as bar:
-        return {
-            name: evaluate_split(
-                trained.model,
-                split,
-                sequence_length=config.data.sequence_length,
-                token_bytes=tokenizer.token_bytes(),
-                batch_size=batch_size,
-                device=next(trained.model.parameters()).device,
-                max_tokens=max_tokens,
-                eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
-                advance=bar.advance,
-            ).as_dict()
-            for name, split in splits.items()
-        }
+        return score_splits(trained.model, splits, trained.config, trained.tokenizer, max_tokens, bar.advance)
+
+
+def score_splits(
+    model: CausalLanguageModel,
+    splits: Mapping[str, Split],
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    max_tokens: int | None,
+    advance: Callable[[int], None] | None = None,
+) -> Scores:
+    """Scores of `model` on a split of each source, cut and masked as the configuration says.
+
+    max_tokens: most tokens per source; unset: all. `advance` is told the number of tokens evaluated.
+    """
+    token_bytes = tokenizer.token_bytes()
+    return {
+        name: evaluate_split(
+            model,
+            split,
+            sequence_length=config.data.sequence_length,
+            token_bytes=token_bytes,
+            batch_size=_batch_size(config),
+            device=next(model.parameters()).device,
+            max_tokens=max_tokens,
+            eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
+            advance=advance,
+        ).as_dict()
+        for name, split in splits.items()
+    }
+
+
+def _batch_size(config: RunConfig) -> int:
+    return config.evaluation.batch_size or config.batch(1).micro_batch_size
 
 
 def _held_out(trained: TrainedModel) -> Iterator[tuple[str, Split]]:
@@ -73,9 +92,7 @@ def _held_out(trained: TrainedModel) -> Iterator[tuple[str, Split]]:
             yield name, split
 
 
-def _on_files(
-    trained: TrainedModel, files: Mapping[str, Sequence[str]], batch_size: int, max_tokens: int | None
-) -> Scores:
+def _on_files(trained: TrainedModel, files: Mapping[str, Sequence[str]], max_tokens: int | None) -> Scores:
     inputs = {name: expand_inputs(patterns) for name, patterns in files.items()}
     tallies = {name: Tally() for name in inputs}
     try:
@@ -85,7 +102,7 @@ def _on_files(
                 trained.tokenizer,
                 {name: _texts(paths, tallies[name]) for name, paths in inputs.items()},
                 sequence_length=trained.config.data.sequence_length,
-                batch_size=batch_size,
+                batch_size=_batch_size(trained.config),
                 max_tokens=max_tokens,
                 advance=bar.advance,
             )

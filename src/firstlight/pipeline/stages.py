@@ -7,7 +7,6 @@ find it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,8 +179,9 @@ def _resolved(config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, Token
     return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources}), "model": model})
 
 
-def describe_datasets(datasets: dict[str, TokenDataset], names: Sequence[str] = ("train", "validation")) -> str:
+def describe_datasets(datasets: dict[str, TokenDataset]) -> str:
     """One line: tokens by source and split."""
+    names = ("train", "validation")
     parts = (
         f"{source} {' + '.join(human_count(d.splits[n].num_tokens) for n in names if n in d.splits)}"
         for source, d in datasets.items()

@@ -139,7 +139,6 @@ def export(
     provenance = {
         **trained.run.provenance,
         "name": trained.config.name,
-        "state": trained.state,
         "mixture": trained.config.data.mixture,
         "training": {
             "step": trained.state["step"],

@@ -31,11 +31,16 @@ class TrainedModel:
 
 def build_model(config: RunConfig, device: torch.device) -> CausalLanguageModel:
     """The model of a resolved configuration, initialised by its seed (independent of device and layout)."""
-    with torch.device("meta"):
-        model = CausalLanguageModel.from_config(config.model)
-    model.to_empty(device=device)
+    model = allocate_model(config, device)
     model.init_weights(config.seed)
     return model
+
+
+def allocate_model(config: RunConfig, device: torch.device) -> CausalLanguageModel:
+    """The model of a resolved configuration with whatever its memory holds, for a checkpoint to fill."""
+    with torch.device("meta"):
+        model = CausalLanguageModel.from_config(config.model)
+    return model.to_empty(device=device)
 
 
 def load_trained(run_folder: str | Path, step: int | None = None, device: str | None = None) -> TrainedModel:
@@ -47,7 +52,7 @@ def load_trained(run_folder: str | Path, step: int | None = None, device: str | 
     config = run.config
     if run.last_step() is None:
         raise CheckpointError(f"{run.path}: no checkpoint yet; train it first: firstlight train {run.path}")
-    model = build_model(config, choose_device(device or config.training.device))
+    model = allocate_model(config, choose_device(device or config.training.device))
     tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
     state = load_checkpoint(run.checkpoints, tensors, step)
     return TrainedModel(run, config, model.eval(), run.tokenizer, state)
