@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.config import RunConfig, resolve_batch
+from firstlight.config.text_steps import ChineseSentences
 from firstlight.recipe import config_diff, dump_config, load_config, parse_config, recipe_names
 from firstlight.support.errors import ConfigError
 
@@ -77,6 +78,15 @@ def test_every_recipe_loads_and_survives_its_own_yaml(name, tmp_path):
         ("total_steps", "an override is written key=value"),
         ("name=a/b", "name"),
         ("seed.x=1", "seed: a whole number is due, not {'x': 1}"),
+        ("corpus.steps=[lengt]", "corpus.steps.0: no step is called 'lengt'; the nearest is 'length'"),
+        (
+            "corpus.steps=[{step: c4}, {step: 3}]",
+            "corpus.steps.1: no step is called '3'; known: length, repair_unicode",
+        ),
+        ("corpus.steps=[{length: {}}]", "a step is written as its name, or as a mapping with `step: NAME`"),
+        ("corpus.steps=[{step: c4, words: jieba}]", "the step `c4` has no setting 'words'; "),
+        ("corpus.steps=[{step: length, min_characters: x}]", "steps.0.length.min_characters: a whole number is due"),
+        ("corpus.steps=length", "corpus.steps: a list is due, not 'length'"),
         ("name.x=1", "name is a value, not a section"),
     ],
 )
@@ -131,6 +141,25 @@ def test_a_length_in_tokens_replaces_one_in_steps_unless_both_are_given():
     assert config.data.sources["books"].text == []
     both = error("quickstart", "training.total_tokens=1e6", "training.total_steps=5")
     assert "total_steps or total_tokens, not both" in both
+
+
+def test_an_override_reaches_into_a_list() -> None:
+    steps = "corpus.steps=[gopher_quality, {step: length}]"
+    changes = ["corpus.steps.0.min_words=5", "corpus.steps.1.min_characters=7"]
+    config = load_config("quickstart", [steps, *changes])
+    assert [step.model_dump(exclude_unset=True) for step in config.corpus.steps] == [
+        {"step": "gopher_quality", "min_words": 5},
+        {"step": "length", "min_characters": 7},
+    ]
+    assert load_config("quickstart", [steps, "corpus.steps.1=c4"]).corpus.steps[1].step == "c4"
+    for place in ("2", "-1", "length"):
+        with pytest.raises(ConfigError, match=f"'{place}' is no entry of this list of 2; its entries are 0 to 1"):
+            load_config("quickstart", [steps, f"corpus.steps.{place}.min_words=5"])
+
+
+def test_a_step_without_settings_is_its_bare_name():
+    config = load_config("quickstart", ["corpus.steps=[chinese_sentences, {step: chinese_sentences}]"])
+    assert config.corpus.steps[0] == config.corpus.steps[1] == ChineseSentences()
 
 
 def test_the_diff_names_what_changed_and_nothing_else():

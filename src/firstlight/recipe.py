@@ -153,18 +153,31 @@ def _apply_override(tree: dict[str, Any], override: str, written: set[tuple[str,
     except yaml.YAMLError:
         value = raw
     *parents, last = key.strip().split(".")
-    node = tree
+    node: Any = tree
     for depth, part in enumerate(parents):
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
+        place = _place(node, part, override)
+        if isinstance(node, dict) and node.get(place) is None:
+            node[place] = {}
+        if isinstance(node, list) and isinstance(node[place], str):
+            node[place] = {"step": node[place]}  # a step without settings is written as its bare name
+        node = node[place]
+        if not isinstance(node, dict | list):
             raise ConfigError(f"'{override}': {'.'.join(parents[: depth + 1])} is a value, not a section.")
-    node[last] = value
+    node[_place(node, last, override)] = value
     other = _EXCLUSIVE.get(last)
-    if other in node and (*parents, other) not in written:
+    if isinstance(node, dict) and other in node and (*parents, other) not in written:
         del node[other]
     return (*parents, last)
+
+
+def _place(node: Any, part: str, override: str) -> Any:
+    """A key of a section as it is; of a list the number that `part` is."""
+    if isinstance(node, dict):
+        return part
+    if part.isdecimal() and int(part) < len(node):
+        return int(part)
+    numbers = f"0 to {len(node) - 1}" if node else "none"
+    raise ConfigError(f"'{override}': '{part}' is no entry of this list of {len(node)}; its entries are {numbers}.")
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -186,6 +199,7 @@ _DUE = {
     "string_type": "text is due",
     "list_type": "a list is due",
     "tuple_type": "a list is due",
+    "too_short": "at least one entry is due",
     "dict_type": "a mapping (key: value) is due",
     "model_type": "a section (key: value) is due",
     "model_attributes_type": "a section (key: value) is due",
@@ -205,8 +219,9 @@ def _explain(problem: ValidationError) -> list[str]:
         elif kind == "missing":
             lines.append(f"'{key}' is missing.")
         elif kind == "value_error":
-            message = str(error["ctx"]["error"]).rstrip(".")
-            lines.append(f"{key + ': ' if key else ''}{message}.")
+            message = str(error["ctx"]["error"])
+            end = "" if message.endswith((".", "?")) else "."
+            lines.append(f"{key + ': ' if key else ''}{message}{end}")
         elif kind in _DUE:
             lines.append(f"{key}: {_DUE[kind]}, not {_shown(given)}.")
         else:

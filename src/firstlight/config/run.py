@@ -1,44 +1,23 @@
-"""The only schema of the project: what a recipe may say, with types, units, defaults and checks.
-
-Configuration is frozen data; a combination that cannot work is refused with one sentence that names the field and what
-would be right. Names are Hugging Face's where Hugging Face has one. `firstlight.recipe` reads it from YAML.
-"""
+"""A whole run: data, tokenizer, model, optimizer, training, and how they must agree."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from firstlight.config.base import (
+    Fraction,
+    Integer,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Section,
+)
+from firstlight.config.corpus import CorpusConfig
 from firstlight.support.errors import ConfigError, did_you_mean
-
-
-def _whole_number(value: Any) -> Any:
-    """Accept 1e9, '1e9' and '300_000' where a whole number is due."""
-    if isinstance(value, bool):
-        raise ValueError("a whole number is due, not true or false")
-    if isinstance(value, str):
-        try:
-            number = float(value.replace("_", ""))
-        except ValueError:
-            return value
-        return int(number) if number.is_integer() else value
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_whole_number)]
-Positive = Annotated[Integer, Field(gt=0)]
-NonNegative = Annotated[Integer, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class SourceConfig(Section):
@@ -95,21 +74,6 @@ class DataConfig(Section):
     """Share of documents held out, chosen by a hash of their text."""
     shard_tokens: Positive = 100_000_000
     """Most tokens in one shard of a token dataset."""
-
-
-class CorpusConfig(Section):
-    """Filters between raw files and documents."""
-
-    min_characters: NonNegative = 1
-    """Documents with fewer characters (white space stripped) are dropped."""
-    deduplicate: bool = True
-    """Drop documents whose text already occurred, in any source."""
-    invalid_utf8: Literal["repair", "reject"] = "repair"
-    """Replace bytes that are not UTF-8 by U+FFFD, or drop the document; both are counted."""
-    max_bad_fraction: Fraction = 0.01
-    """Stop when more than this share of a source's lines cannot be read."""
-    text_field: str = "text"
-    """Field of a JSON line or Parquet row that holds the text."""
 
 
 class TokenizerConfig(Section):

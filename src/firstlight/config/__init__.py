@@ -1,0 +1,31 @@
+"""The only schema of the project: what a recipe may say, with types, units, defaults and checks.
+
+Configuration is frozen data; a combination that cannot work is refused with one sentence that names the field and what
+would be right. Names are Hugging Face's where Hugging Face has one. `firstlight.recipe` reads it from YAML.
+"""
+
+from firstlight.config.corpus import CorpusConfig
+from firstlight.config.run import (
+    Batch,
+    CheckpointConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    SourceConfig,
+    resolve_batch,
+)
+
+__all__ = [
+    "Batch",
+    "CheckpointConfig",
+    "CorpusConfig",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "SourceConfig",
+    "resolve_batch",
+]
