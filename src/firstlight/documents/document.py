@@ -1,4 +1,4 @@
-"""A document, a line that is not one, and the JSON line that stands for a document on disk.
+"""A document, a line that is not one, a place that rightly holds none, and a document's JSON line on disk.
 
 One JSON object a line, `{"text": …, "metadata": {…}}`: the shape that every step of the pipeline reads and writes.
 Metadata that no step knows survives all of them.
@@ -36,6 +36,22 @@ class BadLine:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A place that rightly holds no document: an empty file, an image or a redirect among web pages.
+
+    Nothing was lost there, so that it is counted by reason, apart from bad lines. Place as in `BadLine`.
+    """
+
+    path: str
+    line: int
+    reason: str
+
+
+Item = Document | BadLine | Skipped
+"""What a reader yields."""
+
+
 def json_line(text: str, metadata: Mapping[str, Any]) -> bytes:
     """The document as one line of strict JSON in UTF-8, newline included.
 
@@ -59,15 +75,18 @@ def encode_json(value: Any) -> str:
     return encoded
 
 
+_AS_IT_IS, _OBJECTS, _ARRAYS = (str, int, type(None)), (dict, Mapping), (list, tuple, set)
+
+
 def plain(value: Any) -> Any:
     """`value` in the types that JSON has (see `json_line`)."""
-    if isinstance(value, str | bool | int) or value is None:
+    if isinstance(value, _AS_IT_IS):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
+    if isinstance(value, _OBJECTS):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, _ARRAYS):
         return [plain(item) for item in value]
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")

@@ -6,25 +6,33 @@ Fields other than the text become metadata. Every way in which a line can fail h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from firstlight.documents.document import BadLine, Document
+from firstlight.documents.compression import DamagedStream
+from firstlight.documents.document import BadLine, Document, Item, Skipped
+from firstlight.documents.metadata import MAX_VALUES, TOO_DEEP, TOO_MANY, flat_metadata, is_too_deep
 from firstlight.documents.streams import (
-    MAX_LINE_BYTES,
+    BINARY,
     SNIFFED_BYTES,
     DamagedLine,
-    DamagedStream,
     lines,
     open_bytes,
+    too_long,
     what_is_wrong,
 )
-from firstlight.support.console import human_bytes
+
+_UNSUSPECTED_BYTES = 8 * MAX_VALUES
+"""A shorter line is parsed without its values being counted first."""
+_SIGNS = (b",", b"[", b"{")
+_OUTSIDE_OR_STRING = re.compile(rb'([^"]++)|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BEGINS_OBJECT = re.compile(rb'^\s*\{\s*"', re.MULTILINE)
 
 
 def read_json_lines(
     path: str, text_field: str, invalid_utf8: str, consumed: Callable[[int], None] | None
-) -> Iterator[Document | BadLine]:
+) -> Iterator[Item]:
     """Every non-blank line of `path` as a Document or a BadLine, in order."""
     with open_bytes(path, consumed) as handle:
         try:
@@ -32,25 +40,29 @@ def read_json_lines(
         except DamagedStream as problem:
             yield BadLine(path, 1, str(problem))
             return
+        if not head:
+            yield Skipped(path, 1, "empty file")
+            return
         wrong = None if head.lstrip().startswith(b"{") else what_is_wrong(head)
-        if wrong:
+        if wrong and not (wrong == BINARY and _BEGINS_OBJECT.search(head)):
             yield BadLine(path, 1, wrong)
             return
+        number = 0
         try:
             for number, line in lines(handle):
                 result = too_long("line") if line is None else parse_line(line, text_field, invalid_utf8)
                 yield BadLine(path, number, result) if isinstance(result, str) else result
         except DamagedLine as problem:
             yield BadLine(path, problem.line, problem.reason)
-
-
-def too_long(what: str) -> str:
-    """The reason for a line or file over the limit."""
-    return f"{what} longer than {human_bytes(MAX_LINE_BYTES)}"
+            return
+        if not number:
+            yield Skipped(path, 1, "only blank lines")
 
 
 def parse_line(line: bytes, text_field: str, invalid_utf8: str) -> Document | str:
     """One JSON object as a Document, or the reason why it is none."""
+    if len(line) > _UNSUSPECTED_BYTES and _has_too_many_values(line):
+        return TOO_MANY
     decoded = decode(line, invalid_utf8)
     if isinstance(decoded, str):
         return decoded
@@ -58,7 +70,7 @@ def parse_line(line: bytes, text_field: str, invalid_utf8: str) -> Document | st
     try:
         value = json.loads(content)
     except RecursionError:
-        return "not JSON: nested too deeply"
+        return TOO_DEEP
     except ValueError as problem:
         if content.strip() in ("[", "{", "[{"):
             return (
@@ -73,10 +85,16 @@ def parse_line(line: bytes, text_field: str, invalid_utf8: str) -> Document | st
     text = value.pop(text_field)
     if not isinstance(text, str):
         return f"field '{text_field}' is {_kind(text)}, not text"
-    valid = valid_text(text, invalid_utf8)
+    if content.count(f'"{text_field}"') > 1 and _is_twice(text_field, content):
+        return f"field '{text_field}' twice"
+    metadata = flat_metadata(value)
+    if is_too_deep(metadata):
+        return TOO_DEEP
+    # Only an escape can be a lone surrogate: the bytes were valid UTF-8.
+    valid = valid_text(text, invalid_utf8) if "\\u" in content else text
     if valid is None:
         return "lone surrogate in the text"
-    return Document(valid, flat_metadata(value), repaired or valid is not text)
+    return Document(valid, metadata, repaired or valid is not text)
 
 
 def decode(data: bytes, invalid_utf8: str) -> tuple[str, bool] | str:
@@ -109,20 +127,27 @@ def valid_text(text: str, invalid_utf8: str) -> str | None:
     return text
 
 
-def flat_metadata(fields: dict[str, Any]) -> dict[str, Any]:
-    """One flat mapping of the fields beside the text and of those inside "metadata".
+def _has_too_many_values(line: bytes) -> bool:
+    """Whether commas and brackets outside the strings of a line say that it holds more than MAX_VALUES."""
+    count = 0
+    if sum(map(line.count, _SIGNS)) > MAX_VALUES:
+        for piece in _OUTSIDE_OR_STRING.finditer(line):
+            count += sum(map(piece[1].count, _SIGNS)) if piece[1] else 0
+            if count > MAX_VALUES:
+                return True
+    return False
 
-    A name in both with different values keeps both: the outer one becomes `outer.NAME`.
-    """
-    inner = fields.get("metadata")
-    if not isinstance(inner, dict):
-        return fields
-    del fields["metadata"]
-    metadata = dict(inner)
-    for name, value in fields.items():
-        same = name not in inner or inner[name] == value
-        metadata[name if same else f"outer.{name}"] = value
-    return metadata
+
+def _is_twice(field: str, content: str) -> bool:
+    """Whether the outermost object names `field` more than once; Python would take the last and say nothing."""
+    names: list[str] = []
+
+    def note_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names[:] = [name for name, _ in pairs]  # the outermost object comes last
+        return {}
+
+    json.loads(content, object_pairs_hook=note_names)
+    return names.count(field) > 1
 
 
 def _no_field(text_field: str, value: dict[str, Any]) -> str:

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Literal
 
-from firstlight.documents.document import BadLine, Document
+from firstlight.documents.document import Item
 from firstlight.documents.json_lines import read_json_lines
 from firstlight.documents.plain_text import read_plain_text
 from firstlight.documents.starter import read_starter
 from firstlight.documents.tables import read_arrow, read_hub, read_parquet
+from firstlight.documents.warc import read_warc
 
-Kind = Literal["json lines", "parquet", "arrow", "hub", "starter", "text"]
+Kind = Literal["json lines", "parquet", "arrow", "warc", "hub", "starter", "text"]
 
 _JSON = (".jsonl", ".json", ".ndjson")
-_COMPRESSED = (".gz", ".zst", ".zstd")
+_WARC = (".warc", ".wet")
+_COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
 
 
 def input_kind(path: str) -> Kind:
     """What a concrete input is, from its name alone. Whatever is not known otherwise is plain text."""
     if path.startswith("starter:"):
         return "starter"
-    if path.startswith("hf:"):
+    if path.startswith("hf:") and not path.startswith("hf://"):
         return "hub"
+    if path.startswith(("http://", "https://")):
+        path = re.split("[?#]", path)[0]
     suffixes = [suffix.lower() for suffix in PurePath(path).suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
     if last in _JSON:
         return "json lines"
+    if last in _WARC:
+        return "warc"
     if last == ".parquet":
         return "parquet"
     return "arrow" if last == ".arrow" else "text"
@@ -41,12 +48,13 @@ def read_documents(
     text_field: str = "text",
     invalid_utf8: Literal["repair", "reject"] = "repair",
     consumed: Callable[[int], None] | None = None,
-) -> Iterator[Document | BadLine]:
+) -> Iterator[Item]:
     """Stream the documents of one concrete input (see `expand_inputs`), in order; memory stays bounded.
 
     `text_field` names the field or column of the text. With `invalid_utf8` "repair", what is not valid Unicode
     becomes U+FFFD and the document says `repaired`; with "reject" it becomes a BadLine. `consumed(n)` is called as
-    n more bytes are taken from the disk, for progress. Blank lines between JSON lines are no documents.
+    n more bytes are taken from the disk or the network, for progress. Blank lines between JSON lines are no documents.
+    What rightly holds no document, an empty file or an image among web pages, is Skipped.
 
     Raises DataError when the input is missing or unreadable as a whole, or its table lacks the text column.
     """
@@ -60,6 +68,8 @@ def read_documents(
             return read_parquet(path, text_field, invalid_utf8, consumed)
         case "arrow":
             return read_arrow(path, text_field, invalid_utf8, consumed)
+        case "warc":
+            return read_warc(path, invalid_utf8, consumed)
         case "text":
             return read_plain_text(path, invalid_utf8, consumed)
         case _:

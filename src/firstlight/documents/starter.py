@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from firstlight.documents.document import BadLine, Document
+from firstlight.documents.document import BadLine, Document, Item
 from firstlight.documents.plain_text import read_plain_text
 from firstlight.support.errors import DataError, did_you_mean
 
@@ -30,7 +30,7 @@ _SKIPPED_FOLDERS = {
 }
 
 
-def read_starter(name: str, consumed: Consumed = None) -> Iterator[Document | BadLine]:
+def read_starter(name: str, consumed: Consumed = None) -> Iterator[Item]:
     """Documents of `starter:books`, `starter:wikipedia` or `starter:code`, in a fixed order.
 
     Raises DataError for another name, or when the package is not installed.
@@ -97,7 +97,7 @@ def _standard_library() -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 
-def _books(files: list[Path], consumed: Consumed) -> Iterator[Document | BadLine]:
+def _books(files: list[Path], consumed: Consumed) -> Iterator[Item]:
     about: dict[str, dict[str, str]] = {}
     table = files[0].parent.parent / "metadata.csv"
     if table.is_file():
@@ -106,7 +106,7 @@ def _books(files: list[Path], consumed: Consumed) -> Iterator[Document | BadLine
     for file in files:
         row = about.get(file.stem, {})
         for result in read_plain_text(str(file), "repair", consumed):
-            if isinstance(result, BadLine):
+            if not isinstance(result, Document):
                 yield result
                 continue
             yield Document(
@@ -125,7 +125,7 @@ def _books(files: list[Path], consumed: Consumed) -> Iterator[Document | BadLine
             )
 
 
-def _wikipedia(file: Path, consumed: Consumed) -> Iterator[Document | BadLine]:
+def _wikipedia(file: Path, consumed: Consumed) -> Iterator[Item]:
     try:
         articles = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -151,12 +151,12 @@ def _wikipedia(file: Path, consumed: Consumed) -> Iterator[Document | BadLine]:
         )
 
 
-def _code(files: list[Path], consumed: Consumed) -> Iterator[Document | BadLine]:
+def _code(files: list[Path], consumed: Consumed) -> Iterator[Item]:
     root = Path(sysconfig.get_path("stdlib"))
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     for file in files:
         for result in read_plain_text(str(file), "repair", consumed):
-            if isinstance(result, BadLine):
+            if not isinstance(result, Document):
                 yield result
                 continue
             yield Document(

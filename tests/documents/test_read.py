@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import math
 import os
 import random
@@ -22,11 +24,12 @@ from hypothesis import strategies as st
 from firstlight.documents import (
     BadLine,
     Document,
+    Item,
+    Skipped,
     expand_inputs,
     input_size,
     json_line,
     read_documents,
-    sources_fingerprint,
     streams,
 )
 from firstlight.support.errors import DataError
@@ -43,11 +46,14 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl": bytes,
     ".jsonl.gz": gzip.compress,
     ".jsonl.zst": zstandard.ZstdCompressor().compress,
+    ".jsonl.bz2": bz2.compress,
+    ".jsonl.xz": lzma.compress,
 }
+PACKED = [suffix for suffix in PACKERS if suffix != ".jsonl"]
 GOOD = b'{"text": "good"}\n'
 
 
-def results(path: Path, **options: Any) -> list[Document | BadLine]:
+def results(path: Path, **options: Any) -> list[Item]:
     return list(read_documents(str(path), **options))
 
 
@@ -69,8 +75,9 @@ def test_documents_survive_writing_and_reading(
 ) -> None:
     data = b"".join(json_line(document.text, document.metadata) for document in written)
     path = write(tmp_path_factory.getbasetemp() / f"round-trip{suffix}", PACKERS[suffix](data))
-    assert results(path) == written
-    assert not any(document.repaired for document in results(path))
+    found = results(path)
+    assert found == (written or [Skipped(str(path), 1, "empty file")])
+    assert not any(item.repaired for item in found if isinstance(item, Document))
 
 
 @given(documents)
@@ -97,7 +104,7 @@ def test_no_bytes_crash_the_readers(
 ) -> None:
     data = b"\n".join([b'{"text": "first"}', *pieces])
     folder = tmp_path_factory.getbasetemp()
-    for name in ("any.jsonl", "any.txt", "any.parquet", "any.arrow"):
+    for name in ("any.jsonl", "any.txt", "any.parquet", "any.arrow", "any.warc", "any.jsonl.bz2"):
         for item in results(write(folder / name, data), invalid_utf8=invalid_utf8):
             if isinstance(item, Document):
                 item.text.encode("utf-8")
@@ -105,7 +112,7 @@ def test_no_bytes_crash_the_readers(
                 assert item.reason and item.line >= 1
 
 
-@given(st.sampled_from([".jsonl.gz", ".jsonl.zst"]), st.floats(0, 1, exclude_max=True))
+@given(st.sampled_from(PACKED), st.floats(0, 1, exclude_max=True))
 def test_a_damaged_stream_keeps_what_came_before_and_says_where(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, share: float
 ) -> None:
@@ -119,13 +126,13 @@ def test_a_damaged_stream_keeps_what_came_before_and_says_where(
     assert [item.metadata["n"] for item in before if isinstance(item, Document)] == list(range(len(before)))
 
 
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+@pytest.mark.parametrize("suffix", PACKED)
 def test_several_members_or_frames_are_one_stream(tmp_path: Path, suffix: str) -> None:
     data = PACKERS[suffix](GOOD * 3) + PACKERS[suffix](b"") + PACKERS[suffix](GOOD * 2)
     assert len(results(write(tmp_path / f"many{suffix}", data))) == 5
 
 
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+@pytest.mark.parametrize("suffix", PACKED)
 def test_damage_in_the_middle_of_a_stream_is_told(tmp_path: Path, suffix: str) -> None:
     whole = bytearray(PACKERS[suffix](b"".join(json_line(os.urandom(300).hex(), {}) for _ in range(2000))))
     whole[len(whole) // 2 :] = os.urandom(len(whole) - len(whole) // 2)
@@ -151,7 +158,9 @@ def test_compression_is_told_by_content(tmp_path: Path) -> None:
         (b'{"text": null}', "field 'text' is null, not text"),
         (b'{"text": ["a"]}', "field 'text' is an array, not text"),
         (b'{"text": true}', "field 'text' is a truth value, not text"),
-        (b'{"text": "a", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON: nested too deeply"),
+        (b'{"text": "a", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"text": "a", "n": ' + b"[" * 100 + b"]" * 100 + b"}", "nested too deeply"),
+        (b'{"text": "a", "n": {"text": 1}, "text": "b"}', "field 'text' twice"),
         (b'{"text": "a", "n": ' + b"9" * 10_000 + b"}", "not JSON: Exceeds the limit"),
         ("текст на другом языке, целиком".encode("cp1251"), "mostly invalid UTF-8"),
     ],
@@ -222,7 +231,7 @@ def test_a_line_beyond_the_limit_is_passed_over_without_being_held(
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x03\xe8\0\0\x03\xe8\x08\x02\xff\xfe", "binary data"),
         ("text".encode("utf-16"), "UTF-16"),
         (b"PK\x03\x04 and so on", "zip archive"),
-        (b"BZh91AY", "bzip2"),
+        (b"BZh91AY", "compressed stream ends early"),
     ],
 )
 @pytest.mark.parametrize("name", ["what.jsonl", "what.txt", "what"])
@@ -237,116 +246,11 @@ def test_plain_text_is_one_document_a_file(tmp_path: Path) -> None:
     assert results(packed) == [Document("packed", {"path": str(packed)})]
 
 
-def test_parquet_streams_rows_with_their_metadata(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import datetime
-
-    import pyarrow.parquet as pq
-
-    rows = 1000
-    table = pa.table(
-        {
-            "id": list(range(rows)),
-            "text": pa.array([f"row {n}" for n in range(rows)]).dictionary_encode(),
-            "when": pa.array([datetime.datetime(2024, 1, 1)] * rows, pa.timestamp("us")),
-            "tags": [["a", "b"]] * rows,
-        }
-    )
-    path = tmp_path / "rows.parquet"
-    pq.write_table(table, path, row_group_size=300)
-    eaten: list[int] = []
-    found = results(path, consumed=eaten.append)
-    assert [item.text for item in found if isinstance(item, Document)] == [f"row {n}" for n in range(rows)]
-    assert found[0] == Document("row 0", {"id": 0, "when": "2024-01-01T00:00:00", "tags": ["a", "b"]})
-    assert len(eaten) == 4 and 0 < sum(eaten) <= input_size(str(path))
-    with pytest.raises(DataError, match=r"rows\.parquet: no column 'content'; it has 'id', 'text'"):
-        results(path, text_field="content")
-    with pytest.raises(DataError, match="column 'id' holds int64, not text"):
-        results(path, text_field="id")
-    assert "cannot be read" in only_reason(write(tmp_path / "cut.parquet", path.read_bytes()[:-100]))
-
-
-def test_parquet_rows_can_be_bad_one_by_one(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
-    path = tmp_path / "bytes.parquet"
-    pq.write_table(pa.table({"text": pa.array([b"good", None, b"caf\xe9"], pa.binary())}), path)
-    assert results(path, invalid_utf8="reject") == [
-        Document("good", {}),
-        BadLine(str(path), 2, "field 'text' is null, not text"),
-        BadLine(str(path), 3, "invalid UTF-8"),
-    ]
-
-
-def test_datasets_saved_on_disk_and_arrow_files(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"text": [f"t{n}" for n in range(700)], "n": list(range(700))})
-    both = datasets.DatasetDict({"train": rows.shuffle(seed=1), "test": rows.select(range(3))})
-    both.save_to_disk(str(tmp_path / "saved"))
-    paths = expand_inputs([str(tmp_path / "saved")])
-    found = [item for path in paths for item in read_documents(path)]
-    assert found == [Document(row["text"], {"n": row["n"]}) for row in both["train"]]
-    assert len(list(read_documents(expand_inputs([str(tmp_path / "saved" / "test")])[0]))) == 3
-    json_folder = tmp_path / "hub"
-    json_folder.mkdir()
-    write(json_folder / "train.jsonl", b'{"text": "one", "n": 1}\n{"text": "two", "n": 2}\n')
-    assert list(read_documents(f"hf:{json_folder}")) == [Document("one", {"n": 1}), Document("two", {"n": 2})]
-    with pytest.raises(DataError, match=r"hf:.*:default:nosuch: the Hugging Face dataset cannot be read"):
-        list(read_documents(f"hf:{json_folder}:default:nosuch"))
-
-
 @pytest.mark.parametrize(("module", "name"), [("datasets", "hf:anything"), ("pyarrow", "table.parquet")])
 def test_a_missing_package_is_one_sentence(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DataError, match=rf"{name}: needs the `{module}` package; pip install 'firstlight\["):
         list(read_documents(name))
-
-
-def test_inputs_are_sorted_unique_files(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.jsonl", "sub/c.txt", ".hidden/d.txt", "__pycache__/e.pyc", "[x].txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        write(tmp_path / name, GOOD)
-    inside = sorted(str(tmp_path / name) for name in ("[x].txt", "a.jsonl", "b.jsonl", "sub/c.txt"))
-    assert expand_inputs([str(tmp_path)]) == inside
-    assert expand_inputs([f"{tmp_path}/*.jsonl", f"{tmp_path}/a.jsonl"]) == inside[1:3]
-    assert expand_inputs([f"{tmp_path}/**/*.txt"]) == [inside[0], inside[3]]
-    assert expand_inputs([f"{tmp_path}/[x].txt"]) == [inside[0]]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "sentence"),
-    [
-        ("nothing.jsonl", "no such file or folder"),
-        ("*.nothing", "matches no file"),
-        ("empty.jsonl", "empty file"),
-        ("emp*.jsonl", "matches only empty files"),
-        ("bare", "a folder without files"),
-        ("dangling.txt", "no such file"),
-        ("pipe", "not a regular file"),
-    ],
-)
-def test_a_wrong_input_is_one_sentence(tmp_path: Path, pattern: str, sentence: str) -> None:
-    write(tmp_path / "empty.jsonl", b"")
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "dangling.txt").symlink_to(tmp_path / "gone")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match=sentence) as raised:
-        expand_inputs([f"{tmp_path}/{pattern}"])
-    assert pattern in str(raised.value) and "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "sentence"),
-    [
-        ("starter:boks", "Did you mean 'books'"),
-        ("hf:", "write hf:NAME"),
-        ("s3://bucket/x.jsonl", "remote files are not read"),
-    ],
-)
-def test_a_wrong_name_is_one_sentence(pattern: str, sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
-        expand_inputs([pattern])
 
 
 def test_starter_code_reads_the_standard_library() -> None:
@@ -387,15 +291,6 @@ def test_progress_hears_of_every_byte_on_disk(tmp_path: Path) -> None:
         eaten: list[int] = []
         results(path, consumed=eaten.append)
         assert sum(eaten) == input_size(str(path))
-
-
-def test_the_fingerprint_changes_with_what_matters(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", GOOD)
-    first = sources_fingerprint([str(path)], {"min": 1})
-    assert first == sources_fingerprint([str(tmp_path)], {"min": 1})
-    assert first != sources_fingerprint([str(path)], {"min": 2})
-    os.utime(path, ns=(1, 1))
-    assert first != sources_fingerprint([str(path)], {"min": 1})
 
 
 def test_a_stream_made_to_explode_stays_bounded(tmp_path: Path) -> None:
