@@ -1,10 +1,23 @@
-"""Raw text to a corpus: documents are read, filtered and deduplicated in counted steps, and written in shards.
+"""Raw text to a corpus: documents are read, go through the counted steps of a recipe, and are written in shards.
 
-Only this room knows the document engine, Daft (https://www.daft.ai, extra `firstlight[corpus]`); it is loaded when a
-corpus is built, never by an import.
+Names are imported on first use: a worker program runs a module of this room by itself.
 """
 
-from firstlight.corpus.build import build_corpus
-from firstlight.corpus.table import corpus_table
+from __future__ import annotations
 
-__all__ = ["build_corpus", "corpus_table"]
+from importlib import import_module
+from typing import Any
+
+_HOME = {"build_corpus": "build", "corpus_fingerprint": "plan", "corpus_table": "table"}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'firstlight.corpus' has no attribute '{name}'")
+    return getattr(import_module(f"firstlight.corpus.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
