@@ -161,3 +161,19 @@ def test_train_on_sample_writes_a_tokenizer_folder(tiny_corpus: dict[str, Path],
     assert record["bytes_by_source"] == {"manual": 60_000, "code": 20_000}
     assert Tokenizer.load(tmp_path / "out").fingerprint == tokenizer.fingerprint
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("small", "warned"), [(0.5, True), (0.05, False)])
+def test_a_source_too_small_for_its_weight_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], small: float, warned: bool
+) -> None:
+    files = {
+        "large": [write_documents(tmp_path / "large.jsonl", numbered("l", 500, 100))],
+        "small": [write_documents(tmp_path / "small.jsonl", numbered("s", 20, 100))],
+    }
+    weights = {"large": 1 - small, "small": small}
+    train_on_sample(files, tmp_path / "out", vocab_size=300, weights=weights, max_bytes=20_000)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert ("small: 2 kB of text, all it has, where its weight asks for 10 kB" in shown) == warned
+    assert ("at most 4 kB keeps the shares" in shown) == warned
+    assert "large:" not in shown

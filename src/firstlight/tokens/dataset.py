@@ -29,6 +29,8 @@ DESCRIPTION = "dataset.json"
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
+UNKNOWN_LANGUAGE = "unknown"
+"""Stands for the language of documents whose metadata name none."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,45 @@ class Shard:
     idx_sha256: str
 
 
+@dataclass
+class LanguageCounts:
+    """What a split holds in one language."""
+
+    documents: int = 0
+    tokens: int = 0
+    """EOD included."""
+    text_bytes: int = 0
+    """UTF-8 bytes of the documents' text."""
+    characters: int = 0
+    """Code points of the documents' text."""
+
+    def add(self, documents: int, tokens: int, text_bytes: int, characters: int) -> None:
+        """Count more."""
+        self.documents += documents
+        self.tokens += tokens
+        self.text_bytes += text_bytes
+        self.characters += characters
+
+
+def language_of(metadata: Mapping[str, Any]) -> str:
+    """The language that a document's metadata name; `UNKNOWN_LANGUAGE` where that is no name."""
+    language = metadata.get("language")
+    return language if isinstance(language, str) and 0 < len(language) <= 32 else UNKNOWN_LANGUAGE
+
+
 class Split:
     """The shards of one split as one row of `num_tokens` tokens; every document ends with the EOD token."""
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shards: Sequence[Shard],
+        dtype: np.dtype[Any],
+        by_language: Mapping[str, LanguageCounts] | None = None,
+    ) -> None:
         self.folder = folder
+        self.by_language = dict(by_language or {})
+        """Counts by the language that the documents' metadata name; empty in datasets written before it was counted."""
         self.shards = tuple(shards)
         self.dtype = dtype
         self._token_ends = list(accumulate(shard.tokens for shard in shards))
@@ -218,9 +254,13 @@ def describe(
     source: str,
     tokenizer: Tokenizer,
     splits: Mapping[str, Sequence[Shard]],
+    by_language: Mapping[str, Mapping[str, LanguageCounts]] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of `dataset.json`; `more` is recorded beside what the format asks for. Empty splits are left out."""
+    """The content of `dataset.json`; `more` is recorded beside what the format asks for. Empty splits are left out.
+
+    `by_language`: counts by split and language.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "source": source,
@@ -236,6 +276,7 @@ def describe(
                 "tokens": sum(shard.tokens for shard in shards),
                 "documents": sum(shard.documents for shard in shards),
                 "text_bytes": sum(shard.text_bytes for shard in shards),
+                **({"by_language": _as_dicts(by_language[name])} if by_language else {}),
                 "shards": [asdict(shard) for shard in shards],
             }
             for name, shards in splits.items()
@@ -268,7 +309,14 @@ def _split(folder: Path, record: Mapping[str, Any], dtype: np.dtype[Any]) -> Spl
             raise ValueError(f"shard {shard.name}: {shard.tokens} tokens are not {shard.bin_bytes} bytes")
     if not shards:
         raise ValueError("a split without shards")
-    return Split(folder, shards, dtype)
+    by_language = {str(name): LanguageCounts(**counts) for name, counts in record.get("by_language", {}).items()}
+    for counts in by_language.values():
+        _count(counts.documents), _count(counts.tokens), _count(counts.text_bytes), _count(counts.characters)
+    return Split(folder, shards, dtype, by_language)
+
+
+def _as_dicts(by_language: Mapping[str, LanguageCounts]) -> dict[str, dict[str, int]]:
+    return {language: asdict(by_language[language]) for language in sorted(by_language)}
 
 
 def _count(value: Any) -> int:

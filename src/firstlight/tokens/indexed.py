@@ -90,11 +90,8 @@ class IndexedWriter:
         data = self._cast(tokens)
         if len(data) > LONGEST_SEQUENCE:
             raise DataError(f"{self.prefix}: a sequence of {len(data)} tokens; the format holds {LONGEST_SEQUENCE}.")
-        raw = data.tobytes()
-        self._bin.write(raw)
-        self._digest.update(raw)
+        self._write(data)
         self._lengths.append(len(data))
-        self.bin_bytes += len(raw)
 
     def end_document(self) -> None:
         """Close the document in progress; one without sequences is empty, and allowed."""
@@ -105,12 +102,36 @@ class IndexedWriter:
         self.add_sequence(tokens)
         self.end_document()
 
+    def add_documents(self, tokens: ArrayLike, lengths: ArrayLike) -> None:
+        """Append documents of one sequence each: `tokens` one after the other, `lengths` of each, in tokens.
+
+        Raises DataError as `add_sequence` does, and when the lengths are not those of `tokens`.
+        """
+        if self._documents[-1] != len(self._lengths):
+            raise DataError(f"{self.prefix}: a document is in progress; end it first (end_document).")
+        sizes = np.asarray(lengths, dtype=np.int64)
+        data = self._cast(tokens)
+        if sizes.ndim != 1 or sizes.sum() != len(data) or (len(sizes) and sizes.min() < 0):
+            raise DataError(f"{self.prefix}: lengths of {sizes.sum()} tokens in all for {len(data)} tokens.")
+        if len(sizes) and sizes.max() > LONGEST_SEQUENCE:
+            raise DataError(f"{self.prefix}: a sequence of {sizes.max()} tokens; the format holds {LONGEST_SEQUENCE}.")
+        self._write(data)
+        first = len(self._lengths)
+        self._lengths.frombytes(sizes.astype(np.int32).tobytes())
+        self._documents.frombytes(np.arange(first + 1, first + 1 + len(sizes), dtype=np.int64).tobytes())
+
+    def _write(self, data: np.ndarray) -> None:
+        raw = data.data if data.flags.c_contiguous and len(data) else data.tobytes()
+        self._bin.write(raw)
+        self._digest.update(raw)
+        self.bin_bytes += data.nbytes
+
     def _cast(self, tokens: ArrayLike) -> np.ndarray:
         data = np.asarray(tokens)
         if data.ndim != 1:
             raise DataError(f"{self.prefix}: a sequence is one row of token ids, not an array of shape {data.shape}.")
         if len(data) == 0 or data.dtype == self.dtype:
-            return data.astype(self.dtype)
+            return data.astype(self.dtype, copy=False)
         cast = data.astype(self.dtype)
         if not np.array_equal(cast, data):
             wrong = data[cast != data][0]

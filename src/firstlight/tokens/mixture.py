@@ -52,6 +52,31 @@ def shares(weights: Mapping[str, float | int | Fraction], where: str = "mixture"
     return {source: weight / total for source, weight in exact.items()}
 
 
+def apportion(weights: Mapping[str, Fraction], total: int) -> dict[str, int]:
+    """`total` divided by exact shares that sum to 1 (see `shares`): whole numbers that sum to `total`.
+
+    Each is within one of its share: floors, and what is left goes one each to the largest fractions (Hamilton's
+    method; ties: alphabetical).
+    """
+    denominator = math.lcm(*(share.denominator for share in weights.values()))
+    sources = sorted(weights)
+    counts = _apportioned([int(weights[source] * denominator) for source in sources], denominator, total)
+    return dict(zip(sources, counts, strict=True))
+
+
+def _apportioned(weights: Sequence[int], denominator: int, total: int) -> list[int]:
+    """`total` divided in proportion to `weights`, which sum to `denominator`; ties go to the first."""
+    counts, fractions = [], []
+    for weight in weights:
+        whole, fraction = divmod(weight * total, denominator)
+        counts.append(whole)
+        fractions.append(fraction)
+    by_fraction = sorted(range(len(counts)), key=lambda source: -fractions[source])
+    for source in by_fraction[: total - sum(counts)]:
+        counts[source] += 1
+    return counts
+
+
 def stages_of(data: DataConfig, num_tokens: Mapping[str, int]) -> list[Stage]:
     """The mixture and its later stages as a recipe gives them; `num_tokens` are the training tokens by source.
 
@@ -192,16 +217,7 @@ class Mixture:
 
     def _boundary_counts(self, stage: int, position: int) -> list[int]:
         """C(P) of the class's docstring for each source, with P counted from the start of the stage."""
-        denominator = self._denominators[stage]
-        counts, fractions = [], []
-        for weight in self._weights[stage]:
-            whole, fraction = divmod(weight * position, denominator)
-            counts.append(whole)
-            fractions.append(fraction)
-        by_fraction = sorted(range(len(counts)), key=lambda source: -fractions[source])
-        for source in by_fraction[: position - sum(counts)]:
-            counts[source] += 1
-        return counts
+        return _apportioned(self._weights[stage], self._denominators[stage], position)
 
     def _make_block(self, stage: int, block: int) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
         """Source, and place among the block's samples of that source, of every sample of a block: [block size]."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from firstlight.documents import BadLine, Document
-from firstlight.support.console import warn
+from firstlight.documents import BadLine, Item, Skipped
+from firstlight.support.console import note, warn
 from firstlight.support.errors import DataError
 
 EXAMPLES = 3
@@ -30,14 +30,19 @@ class Tally:
     """Documents in which invalid UTF-8 became U+FFFD."""
     bad_lines: int = 0
     """Lines, rows or files that could not be read as a document."""
+    skipped: int = 0
+    """Places that rightly hold no document: empty files, images and redirects among web pages."""
     examples: list[str] = field(default_factory=list)
 
-    def take(self, entry: Document | BadLine) -> str | None:
+    def take(self, entry: Item) -> str | None:
         """Count what a reader yields; its text, or None when there is none to use."""
         if isinstance(entry, BadLine):
             self.bad_lines += 1
             if len(self.examples) < EXAMPLES:
                 self.examples.append(f"{entry.path}:{entry.line}: {entry.reason}")
+            return None
+        if isinstance(entry, Skipped):
+            self.skipped += 1
             return None
         if not entry.text:
             self.empty_documents += 1
@@ -48,7 +53,7 @@ class Tally:
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Add what another tally's `as_dict` says."""
-        for name in ("documents", "empty_documents", "repaired_documents", "bad_lines"):
+        for name in ("documents", "empty_documents", "repaired_documents", "bad_lines", "skipped"):
             setattr(self, name, getattr(self, name) + counts[name])
         self.examples = [*self.examples, *counts["examples"]][:EXAMPLES]
 
@@ -69,6 +74,8 @@ class Tally:
             raise DataError(f"{what}: no text at all in {lines} lines{named}.")
         if self.bad_lines:
             warn(f"{what}: {self.bad_lines} of {lines} lines could not be read and were left out{named}.")
+        if self.skipped:
+            note(f"{what}: {self.skipped} places hold no document by their nature (empty files, pages without text).")
         if self.empty_documents:
             warn(f"{what}: {self.empty_documents} empty documents were left out.")
         if self.repaired_documents:

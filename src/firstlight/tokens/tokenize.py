@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from firstlight.documents import expand_inputs, input_size, sources_fingerprint
+from firstlight.documents import expand_inputs, in_units, input_size, sources_fingerprint
+from firstlight.engine import run_jobs
 from firstlight.support.console import human_bytes, human_count, note, progress, warn
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import fingerprint, folder_lock, publish_folder, read_json
@@ -23,6 +24,7 @@ from firstlight.tokens.dataset import (
     FORMAT_VERSION,
     SPLITS,
     TOKENIZER_FOLDER,
+    LanguageCounts,
     Shard,
     TokenDataset,
     describe,
@@ -32,10 +34,12 @@ from firstlight.tokens.indexed import data_path, index_path
 from firstlight.tokens.tally import Tally
 from firstlight.tokens.tokenize_unit import RECORD, TokenizeSettings
 from firstlight.tokens.tokenizer import Tokenizer
-from firstlight.tokens.workers import available_cores, run_jobs
 
-UNIT_BYTES = 16_000_000
+UNIT_BYTES = 8_000_000
 """Small files are taken together until they are this large on disk."""
+SHOWN_LANGUAGES = 8
+RECORD_VERSION = 2
+"""Of a unit's record; units of another version are not used."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def tokenize_files(
     validation_fraction: float = 0.01,
     shard_tokens: int = 100_000_000,
     workers: int | None = None,
+    ray: str | None = None,
     text_field: str = "text",
     invalid_utf8: Literal["repair", "reject"] = "repair",
     max_bad_fraction: float = 0.01,
@@ -66,7 +71,8 @@ def tokenize_files(
 
     Every document ends with EOD. A share `validation_fraction` of documents, chosen by a hash of their text, is the
     validation split. A shard has at most `shard_tokens` tokens, unless one document is longer. `workers`: cores to
-    use; unset: all. Documents that are empty or cannot be read are left out, counted and shown.
+    use; unset: all. `ray`: address of a Ray cluster that does the work. Documents that are empty or cannot be read are
+    left out, counted and shown.
 
     After an interruption the same call goes on from the finished units. Raises DataError when `output` exists (unless
     `overwrite`, and it is a token dataset), when more than `max_bad_fraction` of the lines are bad, or when no text is
@@ -85,7 +91,7 @@ def tokenize_files(
     with folder_lock(partial, "this tokenization"):
         final = partial / f"final-{fingerprint([source, [unit.name for unit in units]])[:16]}"
         try:
-            _tokenize_units(units, tokenizer, settings, partial, final, source, workers or available_cores())
+            _tokenize_units(units, tokenizer, settings, partial, final, source, workers, ray)
             _assemble(units, tokenizer, settings, partial, final, source, max_bad_fraction)
             publish_folder(final, output)
         except BaseException:
@@ -102,21 +108,8 @@ def tokenize_files(
 
 def plan_units(inputs: Sequence[str], settings: TokenizeSettings, tokenizer: Tokenizer) -> list[Unit]:
     """Inputs in order, cut into units of `UNIT_BYTES`; an input whose size is unknown is a unit by itself."""
-    groups: list[list[str]] = []
-    sizes: list[int] = []
-    for path in inputs:
-        size = input_size(path)
-        if groups and size and sizes[-1] > 0 and sizes[-1] + size <= UNIT_BYTES:
-            groups[-1].append(path)
-            sizes[-1] += size
-        else:
-            groups.append([path])
-            sizes.append(size)
-    shaping = [FORMAT_VERSION, asdict(settings), tokenizer.fingerprint]
-    return [
-        Unit(sources_fingerprint(group, shaping)[:32], tuple(group), size)
-        for group, size in zip(groups, sizes, strict=True)
-    ]
+    shaping = [FORMAT_VERSION, RECORD_VERSION, asdict(settings), tokenizer.fingerprint]
+    return [Unit(sources_fingerprint(group, shaping)[:32], group, size) for group, size in in_units(inputs, UNIT_BYTES)]
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -135,7 +128,8 @@ def _tokenize_units(
     partial: Path,
     final: Path,
     source: str,
-    workers: int,
+    workers: int | None,
+    ray: str | None,
 ) -> None:
     """Leave every unit complete in `partial`; what is there already is kept, what belongs to none is removed."""
     assembling = final.exists()
@@ -143,18 +137,19 @@ def _tokenize_units(
     wanted = {unit.name for unit in done} | {final.name}
     for entry in partial.iterdir():
         if entry.is_dir() and entry.name not in wanted:
-            shutil.rmtree(entry)
+            shutil.rmtree(entry, ignore_errors=True)  # a worker of a killed run may be writing there for a moment
     left = [unit for unit in units if unit not in done]
     if done and left:
         note(f"{source}: going on; {len(done)} of {len(units)} parts were finished before.")
     tokenizer.save(partial / TOKENIZER_FOLDER)
     setup = {"tokenizer": str(partial / TOKENIZER_FOLDER), "settings": asdict(settings)}
+    left.sort(key=lambda unit: -unit.size)  # the largest first, so that the workers end together
     jobs = [{"inputs": unit.inputs, "folder": str(partial / unit.name)} for unit in left]
     total = sum(unit.size for unit in units)
     finished = sum(unit.size for unit in done)
     with (
         progress(f"tokenize {source}", total or None, "bytes", finished) as bar,
-        run_jobs("firstlight.tokens.tokenize_unit", setup, jobs, workers) as answers,
+        run_jobs("firstlight.tokens.tokenize_unit", setup, jobs, workers, ray) as answers,
     ):
         tokens = 0
         for answer in answers:
@@ -203,6 +198,7 @@ def _assemble(
     except DataError:
         shutil.rmtree(partial)
         raise
+    _show_encoder(records, source)
     final.mkdir(exist_ok=True)
     splits: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     for unit, record in zip(units, records, strict=True):
@@ -221,7 +217,29 @@ def _assemble(
         "inputs": [{"path": path, "bytes": input_size(path)} for unit in units for path in unit.inputs],
         "reading": tally.as_dict(),
     }
-    write_description(final, describe(source, tokenizer, splits, **more), tokenizer)
+    by_language = {split: _add_languages([record["by_language"][split] for record in records]) for split in SPLITS}
+    write_description(final, describe(source, tokenizer, splits, by_language, **more), tokenizer)
+
+
+def _show_encoder(records: Sequence[dict[str, Any]], source: str) -> None:
+    """Why `tokenizers` encoded and not the much faster `gigatoken`, where that was so."""
+    reasons = sorted({str(record["slow_because"]) for record in records if record["slow_because"]})
+    if reasons:
+        note(f"{source}: encoded with `tokenizers`: {'; '.join(reasons)}.")
+    differing = [record["other_ids"] for record in records if record["other_ids"]]
+    if differing:
+        warn(
+            f"{source}: gigatoken gave other ids than `tokenizers` in {len(differing)} of {len(records)} parts "
+            f"(for {differing[0]}); `tokenizers` encoded those, so that all ids are right."
+        )
+
+
+def _add_languages(parts: Sequence[dict[str, dict[str, int]]]) -> dict[str, LanguageCounts]:
+    total: dict[str, LanguageCounts] = {}
+    for part in parts:
+        for language, counts in part.items():
+            total.setdefault(language, LanguageCounts()).add(**counts)
+    return total
 
 
 def _move(old: Path, new: Path) -> None:
@@ -232,13 +250,26 @@ def _move(old: Path, new: Path) -> None:
 
 
 def _show(dataset: TokenDataset) -> None:
+    splits = dataset.splits.values()
     parts = (
         f"{human_count(split.num_tokens)} tokens of {human_count(split.num_documents)} documents ({name})"
         for name, split in dataset.splits.items()
     )
-    text_bytes = sum(split.text_bytes for split in dataset.splits.values())
-    tokens = sum(split.num_tokens for split in dataset.splits.values())
+    text_bytes = sum(split.text_bytes for split in splits)
+    tokens = sum(split.num_tokens for split in splits)
     note(
         f"{dataset.source}: {', '.join(parts)}; {human_bytes(text_bytes)} of text, "
         f"{text_bytes / tokens:.2f} bytes a token; in {dataset.folder}"
     )
+    languages = _add_languages(
+        [{name: asdict(counts) for name, counts in split.by_language.items()} for split in splits]
+    )
+    if len(languages) > 1:
+        ranked = sorted(languages.items(), key=lambda item: (-item[1].tokens, item[0]))
+        shown = (
+            f"{name} {human_count(counts.tokens)} tokens, {counts.text_bytes / counts.tokens:.2f} bytes and "
+            f"{counts.characters / counts.tokens:.2f} characters a token"
+            for name, counts in ranked[:SHOWN_LANGUAGES]
+        )
+        more = f"; and {len(ranked) - SHOWN_LANGUAGES} more" if len(ranked) > SHOWN_LANGUAGES else ""
+        note(f"{dataset.source} by language: {'; '.join(shown)}{more}")

@@ -1,4 +1,4 @@
-"""Text to token ids and back, around the Rust `tokenizers` library.
+"""Text to token ids and back, around the Rust `tokenizers` library, with `gigatoken` for many texts at once.
 
 A tokenizer is its `tokenizer.json`, read as data (never pickled) and made safe for documents: nothing truncates,
 nothing is added at either end, and text that spells a special token is encoded as ordinary text, so that a web page
@@ -11,14 +11,16 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from firstlight.support.console import warn
+from firstlight.support.console import note, warn
 from firstlight.support.errors import DataError, FirstlightError, os_error_sentence
 from firstlight.support.files import atomic_file, fingerprint, read_json, write_json
+from firstlight.tokens.fast import Arrays, FastEncoder, NotExact, flat
 
 EOD_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
@@ -26,6 +28,9 @@ PAD_TOKEN = "<|pad|>"
 KNOWN_EOD = (EOD_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[EOS]", "[SEP]")
 """Names tried, in this order, when no file beside `tokenizer.json` names the end-of-document token."""
 KNOWN_PAD = (PAD_TOKEN, "<pad>", "[PAD]")
+
+FAST_FROM_CHARACTERS = 1_000_000
+"""Characters in one call from which on loading `gigatoken` pays."""
 
 HUB_FILES = (
     "tokenizer.json",
@@ -62,6 +67,9 @@ class Tokenizer:
         except Exception as problem:
             raise DataError(f"{origin}: not a readable tokenizer.json ({problem}).") from None
         self._rust.encode_special_tokens = True
+        self._fast: FastEncoder | None = None
+        self.slow_because: str | None = None
+        """Why `tokenizers` encodes large batches here and not `gigatoken`; None when it does, or was not yet asked."""
         self.vocab_size: int = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
         """Rows that an embedding needs: highest id + 1, added tokens included."""
         if self.vocab_size == 0:
@@ -139,14 +147,53 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, in Rust threads (as many as RAYON_NUM_THREADS says, else one a core)."""
+        texts = list(texts)
+        asked_before = self._fast is not None or self.slow_because is not None
+        if self._use_fast(texts):
+            ids, offsets = self.encode_arrays(texts)
+            return [ids[begin:end].tolist() for begin, end in pairwise(offsets.tolist())]
+        if self.slow_because and not asked_before:
+            note(f"{self.name}: encoding with `tokenizers`: {self.slow_because}.")
+        return self._encode_exactly(texts)
+
+    def encode_arrays(self, texts: Sequence[str], *, exactly: bool = False) -> Arrays:
+        """`encode_batch` without Python lists: (ids [tokens] uint32, offsets [texts + 1] int64).
+
+        Text number i is ids[offsets[i]:offsets[i + 1]]. With `exactly`, `tokenizers` itself encodes whatever the size.
+        """
+        texts = list(texts)
+        if exactly or not self._use_fast(texts):
+            return flat(self._encode_exactly(texts))
+        assert self._fast
         try:
-            encodings = self._rust.encode_batch_fast(list(texts), add_special_tokens=False)
+            return self._fast.encode(texts)
+        except (UnicodeEncodeError, TypeError):
+            _check_unicode(texts)
+            raise
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether `gigatoken` is loaded and encodes from now on."""
+        return self._fast is not None
+
+    def load_fast(self) -> bool:
+        """Load `gigatoken` now, whatever the size of what is to be encoded, and compare it; whether it is used."""
+        if self._fast is None and self.slow_because is None:
+            content = json.loads(self._rust.to_str())
+            try:
+                self._fast = FastEncoder(content, lambda sample: self.encode_arrays(sample, exactly=True))
+            except NotExact as problem:
+                self.slow_because = str(problem)
+        return self._fast is not None
+
+    def _use_fast(self, texts: Sequence[str]) -> bool:
+        return self.is_fast or (sum(map(len, texts)) >= FAST_FROM_CHARACTERS and self.load_fast())
+
+    def _encode_exactly(self, texts: list[str]) -> list[list[int]]:
+        try:
+            encodings = self._rust.encode_batch_fast(texts, add_special_tokens=False)
         except TypeError:
-            for text in texts:
-                if not isinstance(text, str):
-                    raise
-                if re.search("[\ud800-\udfff]", text):
-                    raise DataError("text with a lone surrogate (U+D800 to U+DFFF) is not valid Unicode.") from None
+            _check_unicode(texts)
             raise
         return [encoding.ids for encoding in encodings]
 
@@ -175,6 +222,23 @@ class Tokenizer:
         for index, added in self._rust.get_added_tokens_decoder().items():
             sizes[index] = 0 if added.special else len(added.content.encode("utf-8"))
         return sizes
+
+    def lone_bytes(self) -> np.ndarray:
+        """[vocab_size] bool: tokens that are one byte of a character that has several."""
+        kinds = set(_types(json.loads(self._rust.to_str()).get("decoder")))
+        lone = np.zeros(self.vocab_size, dtype=bool)
+        pattern = r"[\u00a1-\u00ff\u0122-\u0143]" if "ByteLevel" in kinds else r"<0x[89A-Fa-f][0-9A-Fa-f]>"
+        for token, index in self._rust.get_vocab(with_added_tokens=False).items():
+            lone[index] = re.fullmatch(pattern, token) is not None
+        return lone
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id for what the vocabulary cannot write, where there is one."""
+        model = json.loads(self._rust.to_str())["model"]
+        if isinstance(model.get("unk_id"), int):
+            return int(model["unk_id"])
+        return self._rust.token_to_id(model["unk_token"]) if model.get("unk_token") else None
 
     def pad_batch(self, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
         """One document a row: cut to `max_length` tokens, or padded on the right.
@@ -213,6 +277,13 @@ class Tokenizer:
                 **special,
             },
         )
+
+
+def _check_unicode(texts: Iterable[str]) -> None:
+    """DataError when one of the texts holds a lone surrogate."""
+    for text in texts:
+        if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
+            raise DataError("text with a lone surrogate (U+D800 to U+DFFF) is not valid Unicode.")
 
 
 def _special_tokens(folder: Path) -> tuple[str | int | None, str | int | None]:

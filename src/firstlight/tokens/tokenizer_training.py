@@ -15,39 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firstlight.documents import input_size, read_documents
-from firstlight.support.console import ProgressBar, human_bytes, note, progress
+from firstlight.support.console import ProgressBar, human_bytes, note, progress, warn
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import atomic_folder, write_json
+from firstlight.tokens.splitting import split_pattern
 from firstlight.tokens.tally import Tally
 from firstlight.tokens.tokenizer import EOD_TOKEN, PAD_TOKEN, Tokenizer
 
 SPECIAL_TOKENS = (EOD_TOKEN, PAD_TOKEN)
 """Ids 0 and 1 of a trained tokenizer."""
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-
-_DIGITS = {"single": r"\p{N}", "groups_of_three": r"\p{N}{1,3}"}
-
-
-def split_pattern(digits: str = "single") -> str:
-    """The regular expression (Oniguruma) whose matches are the pieces that BPE merges within, in order of preference:
-
-    an English contraction's tail; letters and their combining marks with one leading space or sign; digits (`digits`:
-    "single" or "groups_of_three", from the left); other signs with one leading space and the line ends after them; line
-    ends with the white space before them; white space, of which the last character stays with the word that follows.
-    """
-    if digits not in _DIGITS:
-        raise ConfigError(f"tokenizer.digits is '{digits}'; single or groups_of_three is due.")
-    return "|".join(
-        (
-            r"['’](?i:s|t|re|ve|m|ll|d)(?![\p{L}\p{M}])",
-            r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",
-            _DIGITS[digits],
-            r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
-            r"\s*[\r\n]+",
-            r"\s+(?!\S)",
-            r"\s+",
-        )
-    )
 
 
 def train_tokenizer(
@@ -165,9 +142,9 @@ def sample_texts(
     """
     total = sum(weights.values()) if weights else 0.0
     shares = {name: weights.get(name, 0.0) / total for name in files_by_source} if weights and total else None
-    pool = _Reservoir(max_bytes)
-    reservoirs = {name: _Reservoir(int(shares[name] * max_bytes)) if shares else pool for name in files_by_source}
-    key = _sampling_key(seed)
+    pool = Reservoir(max_bytes)
+    reservoirs = {name: Reservoir(int(shares[name] * max_bytes)) if shares else pool for name in files_by_source}
+    key = sampling_key(seed)
     read = [(name, file) for name, files in files_by_source.items() for file in files if reservoirs[name].limit]
     tally = Tally()
     with progress("sample text", sum(input_size(file) for _, file in read), "bytes") as bar:
@@ -188,7 +165,23 @@ def sample_texts(
     return texts, taken
 
 
-class _Reservoir:
+def _say_what_is_missing(taken: Mapping[str, int], weights: Mapping[str, float] | None, max_bytes: int) -> None:
+    """Warn of sources that are too small for their share of the sample: the tokenizer sees less of them."""
+    total = sum(weights.values()) if weights else 0.0
+    if not weights or not total or len(taken) < 2:
+        return
+    found = sum(taken.values())
+    for name, size in taken.items():
+        share = weights.get(name, 0.0) / total
+        if size < 0.99 * int(share * max_bytes):
+            warn(
+                f"{name}: {human_bytes(size)} of text, all it has, where its weight asks for "
+                f"{human_bytes(share * max_bytes)}; it is {size / max(found, 1):.1%} of the sample, not {share:.1%}. "
+                f"A sample of at most {human_bytes(size / share)} keeps the shares."
+            )
+
+
+class Reservoir:
     """The documents with the lowest hashes that together fill `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
@@ -214,7 +207,7 @@ class _Reservoir:
             left -= len(data)
 
 
-def _sampling_key(seed: int) -> bytes:
+def sampling_key(seed: int) -> bytes:
     """Key of the sampling hash."""
     return hashlib.blake2b(f"tokenizer sample {seed}".encode(), digest_size=32).digest()
 
@@ -236,6 +229,7 @@ def train_on_sample(
     """
     _check_vocab_size(vocab_size)
     texts, taken = sample_texts(files_by_source, weights, max_bytes, seed, text_field=text_field)
+    _say_what_is_missing(taken, weights, max_bytes)
     shown = ", ".join(f"{name} {human_bytes(size)}" for name, size in taken.items()) if len(taken) > 1 else ""
     note(f"training on {human_bytes(sum(taken.values()))} of text{f': {shown}' if shown else ''}")
     tokenizer = train_tokenizer(texts, vocab_size, digits=digits, total_bytes=sum(taken.values()))
