@@ -15,6 +15,7 @@ _HOME = {
     "RunConfig": "firstlight.config",
     "evaluate_pretraining": "firstlight.evaluation",
     "load_config": "firstlight.recipe",
+    "sample_with_mixture": "firstlight.tokens.sampling",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -7,13 +7,16 @@ from typing import Any
 
 _HOME = {
     "build_corpus": "verbs",
+    "compare_tokenizers": "verbs",
     "evaluate": "scoring",
     "export": "verbs",
     "generate": "verbs",
+    "mixture": "mixing",
     "prepare": "stages",
     "quickstart": "first_run",
     "tokenize": "verbs",
     "train": "run_training",
+    "train_classifier": "verbs",
     "train_tokenizer": "verbs",
 }
 

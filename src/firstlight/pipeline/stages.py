@@ -78,15 +78,12 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _corpus(config: RunConfig, texts: dict[str, list[str]], directory: Path) -> Path:
-    from firstlight.corpus import build_corpus, corpus_table
-    from firstlight.documents import sources_fingerprint
+    from firstlight.corpus import build_corpus, corpus_fingerprint, corpus_table
 
-    settings = config.corpus.model_dump()
-    inputs = {name: sources_fingerprint(patterns, settings) for name, patterns in texts.items()}
-    output = directory / f"corpus-{fingerprint([STAGE_VERSION, inputs, settings])[:8]}"
+    output = directory / f"corpus-{corpus_fingerprint(texts, config.corpus)[:8]}"
     heading("corpus: raw text → documents")
     if not _kept(output, "corpus.json"):
-        err.print(corpus_table(build_corpus(texts, output, config.corpus)))
+        err.print(corpus_table(build_corpus(texts, output, config.corpus, work=directory / ".corpus-work")))
     return output
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from firstlight.config import RunConfig
 from firstlight.recipe import load_config
 from firstlight.support.console import out
-from firstlight.support.errors import ConfigError, DataError
-from firstlight.support.files import check_writable, folder_lock
+from firstlight.support.errors import ConfigError, DataError, did_you_mean
+from firstlight.support.files import check_writable
 
 
 def build_corpus(
-    config: str | Path | RunConfig, output: str | Path | None = None, overrides: Sequence[str] = ()
+    config: str | Path | RunConfig,
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> Path:
     """Build the documents of every source with text in a recipe; returns the corpus folder.
 
-    output: the folder to write; unset: `data.directory/NAME-corpus`. Replaces an earlier corpus there.
+    output: the folder to write; unset: `data.directory/NAME-corpus`. Replaces an earlier corpus there. workers:
+    programs at a time; unset: one a core. ray: address of the Ray cluster that does the work; unset: this machine.
     """
     from firstlight import corpus
 
@@ -28,36 +34,63 @@ def build_corpus(
         raise ConfigError("data.sources names no text; give one, as in data.sources.web.text=[crawl/*.jsonl.zst].")
     folder = Path(output) if output else Path(config.data.directory) / f"{config.name}-corpus"
     _check_output(folder, "corpus.json", "a corpus")
-    with folder_lock(folder.with_name(f".{folder.name}.building"), "this corpus"):
-        out.print(corpus.corpus_table(corpus.build_corpus(texts, folder, config.corpus)))
+    out.print(corpus.corpus_table(corpus.build_corpus(texts, folder, config.corpus, workers=workers, ray=ray)))
     return folder
 
 
+def train_classifier(good: Sequence[str], bad: Sequence[str], output: str | Path, **settings: Any) -> dict[str, Any]:
+    """Train a classifier of documents from good and bad examples; see `firstlight.corpus.classifier`."""
+    from firstlight.corpus import classifier
+
+    _check_output(Path(output), "classifier.json", "a classifier")
+    return classifier.train_classifier(good, bad, Path(output), **settings)
+
+
 def train_tokenizer(
-    files: Sequence[str],
+    files: Sequence[str] | Mapping[str, Sequence[str]],
     output: str | Path,
     *,
     vocab_size: int,
+    weights: Mapping[str, float] | None = None,
     digits: str = "single",
     sample_bytes: int = 200_000_000,
     seed: int = 1234,
     text_field: str = "text",
 ) -> Any:
-    """Train a byte-level BPE tokenizer on text files of any input kind and save it to `output`; returns it."""
+    """Train a byte-level BPE tokenizer on text files of any input kind and save it to `output`; returns it.
+
+    files: of one source, or by the name of each. weights: share of each source in the sample; unset: all documents
+    are one pool. ConfigError when sources and weights do not have the same names, or a weight is not above 0.
+    """
     from firstlight.documents import expand_inputs
+    from firstlight.tokens.mixture import shares
     from firstlight.tokens.tokenizer_training import train_on_sample
 
     _check_output(Path(output), "training.json", "a tokenizer trained before")
+    sources = files if isinstance(files, Mapping) else {"text": files}
+    for source in weights or {}:
+        if source not in sources:
+            raise ConfigError(f"there is a weight for '{source}', but no text.{did_you_mean(source, sources)}")
+    for source in sources:
+        if weights and source not in weights:
+            raise ConfigError(f"there is text for '{source}', but no weight; give it one, or leave it out.")
     return train_on_sample(
-        {"text": expand_inputs(files)},
+        {name: expand_inputs(patterns) for name, patterns in sources.items()},
         Path(output),
         vocab_size=vocab_size,
         digits=digits,
-        weights=None,
+        weights={name: float(share) for name, share in shares(weights, "weights").items()} if weights else None,
         max_bytes=sample_bytes,
         seed=seed,
         text_field=text_field,
     )
+
+
+def compare_tokenizers(tokenizers: Sequence[str], sources: Mapping[str, Sequence[str]], **settings: Any) -> Any:
+    """Encode samples of sources with several tokenizers; see `firstlight.tokens.tokenizer_comparison`."""
+    from firstlight.tokens import tokenizer_comparison
+
+    return tokenizer_comparison.compare_tokenizers(tokenizers, sources, **settings)
 
 
 def tokenize(
@@ -69,6 +102,7 @@ def tokenize(
     validation_fraction: float = 0.01,
     shard_tokens: int = 100_000_000,
     workers: int | None = None,
+    ray: str | None = None,
     text_field: str = "text",
 ) -> Any:
     """Tokenize text files into a token dataset; returns the TokenDataset. `source`: its name; unset: the folder's."""
@@ -85,6 +119,7 @@ def tokenize(
         validation_fraction=validation_fraction,
         shard_tokens=shard_tokens,
         workers=workers,
+        ray=ray,
         text_field=text_field,
     )
 
