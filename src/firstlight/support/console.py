@@ -60,10 +60,14 @@ def _print(markup: str) -> None:
     err.print(markup, soft_wrap=not err.is_terminal)
 
 
+_ROUNDS_UP = 0.9995
+"""From this share of a unit on, three digits make a whole one."""
+
+
 def human_count(number: float) -> str:
     """1234567 → '1.23M', 0.25 → '0.25'. Decimal prefixes."""
     for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= limit:
+        if abs(number) >= _ROUNDS_UP * limit:
             return f"{number / limit:.3g}{suffix}"
     return f"{number:.0f}" if float(number).is_integer() else f"{number:.2g}" if abs(number) < 10 else f"{number:.0f}"
 
@@ -71,7 +75,7 @@ def human_count(number: float) -> str:
 def human_bytes(number: float) -> str:
     """Bytes with decimal units: 1234567 → '1.23 MB'."""
     for limit, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(number) >= limit:
+        if abs(number) >= _ROUNDS_UP * limit:
             return f"{number / limit:.3g} {suffix}"
     return f"{number:.0f} B"
 

@@ -6,7 +6,6 @@ Nothing heavy is imported until a verb needs it, so that `firstlight --help` ans
 from __future__ import annotations
 
 import textwrap
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +13,23 @@ import typer
 from typer.core import TyperGroup
 
 from firstlight import __version__
+from firstlight.cli import data as data_verbs
+from firstlight.cli.options import (
+    DataOption,
+    DeviceOption,
+    ExportFormat,
+    ExportType,
+    Overrides,
+    Run,
+    Step,
+    by_name,
+)
 from firstlight.support.ending import run_to_the_end
 from firstlight.support.errors import ConfigError
 
 _ORDER = (
-    *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize"),
+    *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
+    *("build", "classifier", "compare"),
     *("train", "eval", "generate", "export"),
 )
 
@@ -40,66 +51,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-corpus_app = typer.Typer(
-    help="Raw files to clean documents.\n\nExample: [cyan]firstlight corpus build my-model.yaml[/cyan]",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-tokenizer_app = typer.Typer(
-    help="Train a tokenizer.\n\nExample: [cyan]firstlight tokenizer train 'my/*.txt' --output tokenizer[/cyan]",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-app.add_typer(corpus_app, name="corpus")
-app.add_typer(tokenizer_app, name="tokenizer")
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings to change, as in [bold]optimizer.lr=1e-3[/bold].", metavar="KEY=VALUE"),
-]
-Run = Annotated[Path, typer.Argument(help="A run folder, as in [bold]runs/quickstart[/bold].", metavar="RUN")]
-DataOption = Annotated[
-    list[str] | None, typer.Option("--data", help="NAME=FILES; may be given several times.", metavar="NAME=FILES")
-]
-
-
-class DeviceName(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cuda = "cuda"
-    mps = "mps"
-    cpu = "cpu"
-
-
-class ExportFormat(StrEnum):
-    """Formats that a model can be exported to."""
-
-    huggingface = "huggingface"
-
-
-class ExportType(StrEnum):
-    """Types that exported weights can have."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Digits(StrEnum):
-    """How runs of digits are split."""
-
-    single = "single"
-    groups_of_three = "groups_of_three"
-
-
-Files = Annotated[
-    list[str],
-    typer.Argument(help="Files, globs or folders of plain text, JSON lines or Parquet.", metavar="FILES"),
-]
-TextField = Annotated[str, typer.Option(help="Field of JSON lines, column of tables, that holds the text.")]
-Seed = Annotated[int, typer.Option(help="Seed of the sample.")]
-Step = Annotated[int | None, typer.Option(help="Checkpoint of this step; unset: the newest.")]
-DeviceOption = Annotated[DeviceName | None, typer.Option(help="Where to compute; unset: as in the run.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -127,7 +78,7 @@ def quickstart(
     """
     from firstlight import pipeline
 
-    sources = _by_name(data)
+    sources = by_name(data)
     pipeline.quickstart(sources, minutes=minutes, name=name, prompt=prompt, overrides=overrides or [])
 
 
@@ -169,87 +120,10 @@ def init(
     command(f"firstlight train {file}")
 
 
-@corpus_app.command("build")
-def corpus_build(
-    config: Annotated[
-        str, typer.Argument(help="A recipe or a YAML file whose data.sources name text.", metavar="CONFIG")
-    ],
-    output: Annotated[Path | None, typer.Option(help="Folder to write; unset: data.directory/NAME-corpus.")] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Read raw files, drop what is too short or occurred before, write documents and statistics.
-
-    Example: [cyan]firstlight corpus build my-model.yaml corpus.min_characters=200[/cyan]
-    """
-    from firstlight import pipeline
-    from firstlight.support.console import note
-
-    note(f"corpus: {pipeline.build_corpus(config, output, overrides or [])}")
-
-
-@tokenizer_app.command("train")
-def tokenizer_train(
-    files: Files,
-    output: Annotated[Path, typer.Option(help="Folder to write.")],
-    vocab_size: Annotated[int, typer.Option(help="Size of the vocabulary, special tokens included.")] = 32000,
-    digits: Annotated[Digits, typer.Option(help="How runs of digits are split.")] = Digits.single,
-    sample_bytes: Annotated[int, typer.Option(help="Most bytes of text to train on.", min=1)] = 200_000_000,
-    seed: Seed = 1234,
-    text_field: TextField = "text",
-) -> None:
-    """Train a byte-level BPE tokenizer that Hugging Face loads.
-
-    Example: [cyan]firstlight tokenizer train 'my/*.jsonl.zst' --vocab-size 32000 --output tokenizer[/cyan]
-    """
-    from firstlight import pipeline
-    from firstlight.support.console import command, note
-
-    pipeline.train_tokenizer(
-        files,
-        output,
-        vocab_size=vocab_size,
-        digits=digits.value,
-        sample_bytes=sample_bytes,
-        seed=seed,
-        text_field=text_field,
-    )
-    note("Next:")
-    command(f"firstlight tokenize FILES --tokenizer {output} --output FOLDER")
-
-
-@app.command()
-def tokenize(
-    files: Files,
-    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, a folder with one, or a hub name.")],
-    output: Annotated[Path, typer.Option(help="Folder to write.")],
-    source: Annotated[str | None, typer.Option(help="Name of the source; unset: the folder's name.")] = None,
-    validation_fraction: Annotated[
-        float,
-        typer.Option(help="Share of documents held out by a hash of their text.", min=0, max=0.99, metavar="SHARE"),
-    ] = 0.01,
-    shard_tokens: Annotated[int, typer.Option(help="Most tokens in one shard.", min=1)] = 100_000_000,
-    workers: Annotated[int | None, typer.Option(help="Processes; unset: one per core.", min=1)] = None,
-    text_field: TextField = "text",
-) -> None:
-    """Turn text into a token dataset (Megatron-LM's .bin/.idx and dataset.json).
-
-    Example: [cyan]firstlight tokenize 'my/*.jsonl.zst' --tokenizer tokenizer --output tokens/books[/cyan]
-    """
-    from firstlight import pipeline
-    from firstlight.support.console import command, note
-
-    dataset = pipeline.tokenize(
-        files,
-        tokenizer,
-        output,
-        source=source,
-        validation_fraction=validation_fraction,
-        shard_tokens=shard_tokens,
-        workers=workers,
-        text_field=text_field,
-    )
-    note("Next:")
-    command(f"firstlight train RECIPE data.sources.{dataset.source}.tokens={output}")
+app.add_typer(data_verbs.corpus_app, name="corpus")
+app.add_typer(data_verbs.tokenizer_app, name="tokenizer")
+app.command()(data_verbs.tokenize)
+app.command()(data_verbs.mixture)
 
 
 @app.command()
@@ -292,7 +166,7 @@ def evaluate(
     from firstlight.pipeline.show import score_table
     from firstlight.support.console import out
 
-    files = _by_name(data)
+    files = by_name(data)
     scores = pipeline.evaluate(run, step=step, files=files, max_tokens=max_tokens, device=device)
     out.print(score_table(scores))
 
@@ -354,17 +228,6 @@ def export(
     from firstlight.support.console import note
 
     note(f"model: {pipeline.export(run, folder, format=format.value, step=step, dtype=dtype.value)}")
-
-
-def _by_name(data: list[str] | None) -> dict[str, list[str]]:
-    """['books=a', 'books=b', 'web=c'] → {'books': ['a', 'b'], 'web': ['c']}."""
-    sources: dict[str, list[str]] = {}
-    for item in data or []:
-        name, equals, files = item.partition("=")
-        if not equals or not name or not files:
-            raise ConfigError(f"--data {item}: written NAME=FILES, as in --data books='my/*.jsonl.zst'.")
-        sources.setdefault(name, []).append(files)
-    return sources
 
 
 def main() -> None:
