@@ -42,7 +42,7 @@ lint: ## lint, types and import contract only
 	@$(BIN)/lint-imports --no-logo
 
 bench: ## the figures that the documentation quotes, each beside a peer
-	$(ENVIRONMENT) starter,test
+	$(ENVIRONMENT) bench
 	@for script in benchmarks/*.py; do \
 	    case "$$script" in */common.py) continue ;; esac; \
 	    echo; echo "$$script"; \

@@ -16,6 +16,8 @@ from firstlight.tokens.indexed import IndexedWriter, data_path, index_path
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.device import device_name
 
+STARTER = ["starter:books", "starter:wikipedia", "starter:code"]
+"""Text that is at hand wherever the benchmarks' packages are (extra `starter`)."""
 VOCAB_SIZE = 32_000
 DOCUMENT_TOKENS = 1000
 SHARD_TOKENS = 100_000_000
