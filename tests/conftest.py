@@ -183,6 +183,16 @@ def trained_folder(tiny_corpus: dict[str, Path], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
+def tokenizer_folder(tiny_corpus: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer of 1,200 tokens, as `firstlight tokenizer train` leaves it."""
+    from firstlight import pipeline
+
+    folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    pipeline.train_tokenizer([str(path) for path in tiny_corpus.values()], folder, vocab_size=1200)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """JSON lines files of two sources, about 200 kB of text each: {"manual": English prose, "code": Python source}."""
     folder = tmp_path_factory.mktemp("corpus")

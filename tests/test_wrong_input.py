@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,9 @@ def _write_what_is_wrong() -> None:
         "half-bad.jsonl": b'{"text": "a"}\n{"text": \n',
         "colours.jsonl": b'{"te\\u001b[31mxt": "a"}\n',
         "not-a-tokenizer.json": b'{"a": 1}',
+        "questions.jsonl": b'{"question": "Why?"}\n',
+        "hosts.txt": b"example.com\n# adults\nno host at all\n",
+        "hashes.txt": b"0123abcd\n",
     }.items():
         Path(name).write_bytes(content)
     Path("empty-folder").mkdir()
@@ -57,6 +60,8 @@ def _write_what_is_wrong() -> None:
     Path("foreign/thesis.txt").write_text("years of work")
     Path("broken-tokenizer").mkdir()
     Path("broken-tokenizer/tokenizer.json").write_text("{")
+    Path("broken-classifier").mkdir()
+    Path("broken-classifier/classifier.json").write_text("{}")
     shutil.copytree("tokens/code", "tokens/cut")
     shard = Path("tokens/cut/train-00000.bin")
     shard.write_bytes(shard.read_bytes()[:-2])
@@ -73,7 +78,17 @@ def here(made: Path, tree, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(made)
     before = tree(made)
     yield made
+    _forget_finished_parts(made, before)
     assert tree(made) == before
+
+
+def _forget_finished_parts(folder: Path, before: Mapping[str, int]) -> None:
+    """Remove what a build keeps to go on from, and the folders that were made for it alone."""
+    for work in [path for path in folder.rglob(".*work") if path.is_dir()]:
+        shutil.rmtree(work)
+        for place in work.relative_to(folder).parents:
+            if str(place) not in before and place.name and not any((folder / place).iterdir()):
+                (folder / place).rmdir()
 
 
 NO_TEXT = {
@@ -86,7 +101,7 @@ NO_TEXT = {
     "no text field": ("no-field.jsonl", "no-field.jsonl", "1: no field 'text' among 'content'"),
     "bad lines": ("half-bad.jsonl", "1 of 2 lines", "half-bad.jsonl", "2: not JSON"),
     "control characters": ("colours.jsonl", "no field 'text' among 'te·[31mxt'"),
-    "remote file": ("https://example.org/a.jsonl", "remote files are not read; download them"),
+    "address": ("ftp://example.org/a.jsonl", "'ftp://example.org/a.jsonl': no known kind of address. Known: abfs"),
 }
 NO_RECIPE = {
     "missing": ("nowhere.yaml", "nowhere.yaml: no such recipe or file"),
@@ -150,9 +165,76 @@ NO_DATA_OPTION = {
     "empty file": ("mine=empty.jsonl", "empty.jsonl: empty file"),
 }
 
+NO_STEP = {
+    "misspelt": ("lengt", "corpus.steps.0: no step is called 'lengt'; the nearest is 'length'"),
+    "unknown": ("{'step':'sieve'}", "no step is called 'sieve'; known: length, repair_unicode"),
+    "without a name": ("{'min_characters':3}", "corpus.steps.0: a step is written as its name, or as a mapping"),
+    "misspelt key": (
+        "exact_duplicates,{'step':'length','min_char':3}",
+        "corpus.steps.1: the step `length` has no setting 'min_char'; the nearest is 'min_characters'",
+    ),
+    "unknown key": ("{'step':'length','x':3}", "the step `length` has no setting 'x'; known: sources, except_sources"),
+    "type": ("{'step':'length','min_characters':'many'}", "steps.0.length.min_characters: a whole number is due"),
+    "choice": ("{'step':'scrub_pii','kinds':['mail']}", "input should be 'email', 'ip'"),
+    "bounds": ("{'step':'length','min_characters':9,'max_characters':8}", "max_characters 8 is below min_characters 9"),
+    "source": (
+        "{'step':'length','sources':['manul']}",
+        "corpus.steps.0 (length): sources names 'manul', which is no source. Did you mean 'manual'?",
+    ),
+    "language": ("{'step':'language','keep':['english']}", "the step `language` knows no language 'english' to keep"),
+    "classifier without model": ("classifier", "'corpus.steps.0.classifier.model' is missing"),
+    "classifier missing": ("{'step':'classifier','model':'nowhere'}", "nowhere: no such file or folder"),
+    "classifier elsewhere": ("{'step':'classifier','model':'foreign'}", "foreign: no classifier.json in this folder"),
+    "classifier damaged": (
+        "{'step':'classifier','model':'broken-classifier'}",
+        "broken-classifier/classifier.json: damaged description of a classifier",
+    ),
+    "evaluation set missing": (
+        "{'step':'decontaminate','against':{'exam':['nowhere.jsonl']}}",
+        "nowhere.jsonl: no such file or folder",
+    ),
+    "evaluation set without field": (
+        "{'step':'decontaminate','against':{'exam':['questions.jsonl']}}",
+        "questions.jsonl, line 1: an example of evaluation set 'exam' cannot be read (no field 'text' among",
+    ),
+    "evaluation set too short": (
+        "{'step':'decontaminate','fields':['question'],'against':{'exam':['questions.jsonl']}}",
+        "all 1 texts of 'exam' have fewer than 8 words",
+    ),
+    "blocklist empty": ("blocklist", "name at least one file in `urls` or `hashes`, or a word in `words_in_url`"),
+    "blocklist missing": ("{'step':'blocklist','urls':['nowhere.txt']}", "nowhere.txt: no such file or folder"),
+    "blocklist binary": (
+        "{'step':'blocklist','urls':['garbage.txt']}",
+        "garbage.txt, line 2: not UTF-8; save the list as UTF-8",
+    ),
+    "blocklist wrong": (
+        "{'step':'blocklist','urls':['hosts.txt']}",
+        "hosts.txt, line 3: 'no host at all' is no host (as example.com) and no URL; one a line is due",
+    ),
+    "blocklist hashes": (
+        "{'step':'blocklist','hashes':['hashes.txt']}",
+        "hashes.txt, line 1: '0123abcd' is no hash; 64 hex digits (SHA-256) or 32 (MD5) are due",
+    ),
+}
+NO_MIXTURE = {
+    "no sources": ("--tokens 1B", "no sources: name a recipe, or sizes as in --source web=300B"),
+    "no budget": ("--source web=3B", "no budget: say how many tokens are to be drawn"),
+    "no size": ("--source web --tokens 1B", "'web': a source is NAME=TOKENS or NAME=FOLDER, as in web=700B"),
+    "wrong size": ("--source web=many --tokens 1B", "'many' is neither a number of tokens (as 700B) nor the folder"),
+    "no tokens in a folder": ("--source web=foreign --tokens 1B", "foreign: no dataset.json in this folder"),
+    "twice": ("--source web=3B --source web=4B --tokens 1B", "source 'web' is given twice"),
+    "wrong budget": ("--source web=3B --tokens 1X", "'1X' is no number of tokens; write it as 1T, 26B"),
+    "budget of nothing": ("--source web=3B --tokens 0", "'0' is no number of tokens"),
+    "small source": ("--source web=3 --tokens 1B", "source 'web' has 3 tokens, fewer than one sequence"),
+    "temperature": ("--source web=3B --tokens 1B --temperature 0", "the temperature is 0; it is above 0"),
+    "text alone": ("text.yaml", "data.sources.manual names no token dataset; give its size, as in --source manual=30B"),
+    "source elsewhere": ("recipe.yaml --source cod=3B", "data.sources has no such source. Did you mean 'code'?"),
+    "beyond the text": ("recipe.yaml --propose --tokens 1B", "a budget of 1B tokens is more than max_epochs"),
+}
+
 CASES: dict[str, tuple[str, ...]] = {
     "init: near miss": ("init quikstart new.yaml", "no recipe 'quikstart'. Did you mean 'quickstart'?"),
-    "init: unknown": ("init bert new.yaml", "no recipe 'bert'. Known: gpt2-124m"),
+    "init: unknown": ("init bert new.yaml", "no recipe 'bert'. Known: chinese, gpt2-124m"),
     "init: there already": ("init quickstart recipe.yaml", "recipe.yaml: exists already; choose another name"),
     "init: a folder": ("init quickstart foreign", "foreign: exists already"),
     "init: under a file": ("init quickstart recipe.yaml/new.yaml", "recipe.yaml: a file, where a folder is due"),
@@ -168,13 +250,36 @@ CASES: dict[str, tuple[str, ...]] = {
     "corpus build: no text named": ("corpus build recipe.yaml", "data.sources names no text; give one"),
     "corpus build: a folder": ("corpus build foreign", "foreign: a folder, where a recipe file (YAML) is due"),
     "corpus build: nothing left": (
-        "corpus build text.yaml corpus.min_characters=10_000_000",
-        "source 'manual': no document is left",
-        "too_short",
+        "corpus build text.yaml corpus.steps=[{'step':'length','min_characters':10_000_000}]",
+        "source 'manual': no document is left of 38 read (38 length: too short)",
     ),
+    **{
+        f"corpus build: step {key}": (f"corpus build text.yaml corpus.steps=[{arg}]", *say)
+        for key, (arg, *say) in NO_STEP.items()
+    },
     "corpus build: name of a source": (
         "corpus build text.yaml data.sources={'a/b':{text:[manual.jsonl]}}",
         "'a/b': the name of a source has letters",
+    ),
+    **{
+        f"corpus classifier: text {key}": (f"corpus classifier --good manual.jsonl --bad {arg} --output new", *say)
+        for key, (arg, *say) in NO_TEXT.items()
+        if key in ("missing file", "empty file", "address")
+    },
+    **{
+        f"corpus classifier: output {key}": (
+            f"corpus classifier --good manual.jsonl --bad code.jsonl --output {arg}",
+            *say,
+        )
+        for key, (arg, *say) in NO_OUTPUT.items()
+    },
+    "corpus classifier: few documents": (
+        "corpus classifier --good manual.jsonl --bad code.jsonl --output new",
+        "the good files have 38 different documents; a classifier needs at least 50 good and 50 bad ones",
+    ),
+    "corpus classifier: ngrams": (
+        "corpus classifier --good manual.jsonl --bad code.jsonl --output new --ngrams 9",
+        "ngrams is 9; 1 to 3 are possible",
     ),
     **{
         f"tokenizer train: text {key}": (f"tokenizer train {arg} --output new", *say)
@@ -188,10 +293,39 @@ CASES: dict[str, tuple[str, ...]] = {
         "tokenizer train manual.jsonl --output runs/tiny/tokenizer",
         "runs/tiny/tokenizer: not empty and not a tokenizer trained before; choose another output",
     ),
+    "tokenizer train: nothing": ("tokenizer train --output new", "give FILES, or sources with --data NAME=FILES"),
+    "tokenizer train: both": (
+        "tokenizer train manual.jsonl --data a=manual.jsonl --output new",
+        "give FILES, or sources with --data NAME=FILES: one of the two",
+    ),
+    "tokenizer train: a weight of no source": (
+        "tokenizer train --data books=manual.jsonl --weight boks=1 --output new",
+        "there is a weight for 'boks', but no text. Did you mean 'books'?",
+    ),
+    "tokenizer train: a source of no weight": (
+        "tokenizer train --data books=manual.jsonl --data web=manual.jsonl --weight books=1 --output new",
+        "there is text for 'web', but no weight",
+    ),
+    "tokenizer train: a weight of 0": (
+        "tokenizer train --data books=manual.jsonl --weight books=0 --output new",
+        "weights.books is 0.0; a weight is above 0",
+    ),
+    "tokenizer train: a weight in words": (
+        "tokenizer train --data books=manual.jsonl --weight books=all --output new",
+        "--weight books=all: written NAME=NUMBER",
+    ),
     "tokenizer train: small": (
         "tokenizer train manual.jsonl --output new --vocab-size 10",
         "vocab_size is 10; 256 bytes and 2 special tokens need at least 258",
     ),
+    **{
+        f"tokenizer compare: tokenizer {key}": (f"tokenizer compare {arg} tokenizer --data mine=manual.jsonl", *say)
+        for key, (arg, *say) in NO_TOKENIZER.items()
+    },
+    **{
+        f"tokenizer compare: data {key}": (f"tokenizer compare tokenizer --data {arg}", *say)
+        for key, (arg, *say) in NO_DATA_OPTION.items()
+    },
     **{
         f"tokenize: text {key}": (f"tokenize {arg} --tokenizer tokenizer --output new", *say)
         for key, (arg, *say) in NO_TEXT.items()
@@ -212,6 +346,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "tokenize manual.jsonl --tokenizer tokenizer --output new --validation-fraction 0.99",
         "all 38 documents fell into the validation split; lower validation_fraction",
     ),
+    **{f"mixture: {key}": (f"mixture {arg}", *say) for key, (arg, *say) in NO_MIXTURE.items()},
     **{f"train: recipe {key}": (f"train {arg}", *say) for key, (arg, *say) in NO_RECIPE.items()},
     **{
         f"train: text {key}": (f"train text.yaml data.directory=new data.sources.manual.text=['{arg}']", *say)
@@ -342,6 +477,13 @@ USAGE = {
     "init quickstart": "FILE.yaml",
     "corpus": "build",
     "corpus build": "CONFIG",
+    "corpus classifier --good manual.jsonl --output new": "--bad",
+    "corpus classifier --good manual.jsonl --bad code.jsonl --output new --ngrams 0": "--ngrams",
+    "tokenizer": "compare",
+    "tokenizer compare --data mine=manual.jsonl": "TOKENIZERS",
+    "tokenizer compare tokenizer": "--data",
+    "tokenizer compare tokenizer --data mine=manual.jsonl --sample-bytes 0": "--sample-bytes",
+    "mixture recipe.yaml --temperature -1": "--temperature",
     "tokenizer train manual.jsonl": "--output",
     "tokenizer train manual.jsonl --output new --vocab-size many": "--vocab-size",
     "tokenizer train manual.jsonl --output new --digits pairs": "'single'",
@@ -429,9 +571,12 @@ def test_a_file_name_that_is_not_utf8_goes_through_every_stage(
         "init",
         "corpus",
         "corpus build",
+        "corpus classifier",
         "tokenizer",
         "tokenizer train",
+        "tokenizer compare",
         "tokenize",
+        "mixture",
         "train",
         "eval",
         "generate",
@@ -447,4 +592,4 @@ def test_the_help_of_every_verb_has_an_example(verb: str, firstlight) -> None:
 def test_the_help_lists_the_verbs_in_the_order_of_the_work(firstlight) -> None:
     _, out, _ = firstlight("--help")
     verbs = re.findall(r"^│ (\w+)  ", out, re.MULTILINE)
-    assert " ".join(verbs) == "quickstart recipes init corpus tokenizer tokenize train eval generate export"
+    assert " ".join(verbs) == "quickstart recipes init corpus tokenizer tokenize mixture train eval generate export"
