@@ -22,6 +22,10 @@ _FAILURES = (OSError, ValueError, LookupError, TypeError, OverflowError, Runtime
 TEXT_FIELD_ADVICE = "Name the one that holds the text: corpus.text_field in a recipe, --text-field of a command."
 
 
+class NoTextColumn(DataError):
+    """A table does not have the column of that name, or it holds something else than text."""
+
+
 def read_parquet(
     path: str, text_field: str, invalid_utf8: str, consumed: Callable[[int], None] | None
 ) -> Iterator[Item]:
@@ -252,7 +256,7 @@ def _check_column(path: str, schema: Any, text_field: str) -> None:
     import pyarrow
 
     if text_field not in schema.names:
-        raise DataError(_no_column(path, text_field, schema.names))
+        raise NoTextColumn(_no_column(path, text_field, schema.names))
     if (count := schema.names.count(text_field)) > 1:
         raise DataError(f"{path}: {count} columns are called '{text_field}'. {TEXT_FIELD_ADVICE}")
     kind = schema.field(text_field).type
@@ -260,7 +264,7 @@ def _check_column(path: str, schema: Any, text_field: str) -> None:
         kind = kind.value_type
     checks = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary")
     if not any(getattr(pyarrow.types, check)(kind) for check in checks):
-        raise DataError(f"{path}: column '{text_field}' holds {kind}, not text. {TEXT_FIELD_ADVICE}")
+        raise NoTextColumn(f"{path}: column '{text_field}' holds {kind}, not text. {TEXT_FIELD_ADVICE}")
 
 
 def _no_column(path: str, text_field: str, names: Iterable[str]) -> str:

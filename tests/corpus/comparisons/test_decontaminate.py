@@ -154,3 +154,17 @@ def test_odd_documents(tmp_path: Path) -> None:
     step = DecontaminateStep(Decontaminate(against={"s": questions(tmp_path / "s.jsonl", [{"text": "a b " * 10}])}))
     texts = ["", "\0", "👍", "word", " \n ", "a\0b " * 10]
     assert apply(step, *texts).reasons == [None] * 5 + ["overlaps with s"]
+
+
+def test_a_table_needs_one_of_the_fields(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    question = "what is the name of the river that flows through the old town of the king in the north"
+    file = tmp_path / "mmlu.parquet"
+    parquet.write_table(pa.table({"question": [question], "answer": [3]}), file)
+    fields = ["question", "answer", "hint"]
+    step = DecontaminateStep(Decontaminate(against={"mmlu": [str(file)]}, fields=fields))
+    block = Block([f"They asked {question}?", "Nothing of that kind stands here."], [{}, {}])
+    assert step.apply(block).reasons == ["overlaps with mmlu", None]
+    with pytest.raises(DataError, match=r"column 'answer' holds int64|no column 'hint'"):
+        DecontaminateStep(Decontaminate(against={"mmlu": [str(file)]}, fields=fields[1:]))

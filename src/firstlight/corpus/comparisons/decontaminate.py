@@ -20,6 +20,7 @@ from firstlight.corpus.compiled import compiled
 from firstlight.corpus.step import Block, Result
 from firstlight.documents import BadLine, Document, expand_inputs, read_documents
 from firstlight.documents.read import input_kind
+from firstlight.documents.tables import NoTextColumn
 from firstlight.support.console import note
 from firstlight.support.errors import ConfigError, DataError
 
@@ -93,13 +94,20 @@ def _read_set(name: str, patterns: Sequence[str], fields: Sequence[str]) -> list
     texts: list[str] = []
     for path in expand_inputs(patterns):
         bad: dict[int, BadLine] | None = None
+        missing: list[NoTextColumn] = []
         for field in fields if input_kind(path) != "text" else ("text",):
             wrong = {}
-            for item in read_documents(path, text_field=field):
-                if isinstance(item, Document):
-                    texts.append(item.text)
-                elif isinstance(item, BadLine):
-                    wrong[item.line] = item
+            try:
+                for item in read_documents(path, text_field=field):
+                    if isinstance(item, Document):
+                        texts.append(item.text)
+                    elif isinstance(item, BadLine):
+                        wrong[item.line] = item
+            except NoTextColumn as problem:
+                missing.append(problem)
+                if len(missing) == len(fields):
+                    raise
+                continue
             bad = wrong if bad is None else {line: item for line, item in bad.items() if line in wrong}
         for item in (bad or {}).values():
             raise DataError(
