@@ -4,18 +4,10 @@ Configuration is frozen data; a combination that cannot work is refused with one
 would be right. Names are Hugging Face's where Hugging Face has one. `firstlight.recipe` reads it from YAML.
 """
 
+from firstlight.config.batch import Batch, resolve_batch
 from firstlight.config.corpus import CorpusConfig
-from firstlight.config.run import (
-    Batch,
-    CheckpointConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    SourceConfig,
-    resolve_batch,
-)
+from firstlight.config.data import DataConfig, SourceConfig
+from firstlight.config.run import CheckpointConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
 
 __all__ = [
     "Batch",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from firstlight.config.base import (
     Fraction,
@@ -16,77 +16,10 @@ from firstlight.config.base import (
     PositiveFloat,
     Section,
 )
+from firstlight.config.batch import Batch, divisors, nearest_multiples, resolve_batch
 from firstlight.config.corpus import CorpusConfig
+from firstlight.config.data import DataConfig, TokenizerConfig
 from firstlight.support.errors import ConfigError, did_you_mean
-
-
-class SourceConfig(Section):
-    """Where the text of one source (domain) comes from."""
-
-    text: list[str] = []
-    """Files, globs, folders, `hf:NAME` datasets or `starter:NAME` packaged text."""
-    tokens: str | None = None
-    """A finished token dataset folder; used instead of `text`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_text(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("text"), str):
-            return {**value, "text": [value["text"]]}
-        return value
-
-    @model_validator(mode="after")
-    def _not_both(self) -> SourceConfig:
-        if self.text and self.tokens:
-            raise ValueError("give `text` or `tokens`, not both")
-        return self
-
-
-class MixtureStage(Section):
-    """From `start_tokens` on, draw samples by these weights."""
-
-    start_tokens: NonNegative
-    """Training tokens after which this stage begins."""
-    mixture: dict[str, float]
-    """Weight of each source; normalised to sum to 1."""
-
-
-class DataConfig(Section):
-    """Sources, their mixture, and how sequences are cut."""
-
-    directory: str = "data"
-    """Folder where prepared stages (corpora, tokenizers, token datasets) are kept."""
-    sources: dict[str, SourceConfig] = {}
-    """Name of each source (domain) and where its text is."""
-    mixture: dict[str, float] = {}
-    """Share of training samples by source; normalised to sum to 1. Empty: in proportion to tokens."""
-    mixture_stages: list[MixtureStage] = []
-    """Later mixtures, each from a token count on (annealing on better data)."""
-    sequence_length: Positive = 1024
-    """Tokens that the model sees at once."""
-    max_epochs: PositiveFloat = 4.0
-    """Most passes over any source; a mixture that needs more is an error."""
-    mixture_block_size: Positive = 1024
-    """Samples per block within which every source has its exact share."""
-    attention_within_documents: bool = False
-    """Tokens attend only to tokens of their own document."""
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Share of documents held out, chosen by a hash of their text."""
-    shard_tokens: Positive = 100_000_000
-    """Most tokens in one shard of a token dataset."""
-
-
-class TokenizerConfig(Section):
-    """An existing tokenizer, or how to train one."""
-
-    path: str | None = None
-    """`tokenizer.json`, a folder with one, or a Hugging Face hub name. Unset: train one."""
-    vocab_size: Positive = 32000
-    """Size of a trained vocabulary, special tokens included."""
-    sample_bytes: Positive = 200_000_000
-    """Most bytes of text to train on, drawn from the sources by mixture weight."""
-    digits: Literal["single", "groups_of_three"] = "single"
-    """How runs of digits are split before merging."""
 
 
 class ModelConfig(Section):
@@ -129,12 +62,12 @@ class ModelConfig(Section):
         if self.head_dim is None and self.hidden_size % heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {heads}; "
-                f"nearest that are: {_nearest_multiples(self.hidden_size, heads)}"
+                f"nearest that are: {nearest_multiples(self.hidden_size, heads)}"
             )
         if groups is not None and heads % groups:
             raise ValueError(
                 f"num_attention_heads {heads} is not divisible by num_key_value_heads {groups}; "
-                f"valid: {', '.join(str(d) for d in _divisors(heads))}"
+                f"valid: {', '.join(str(d) for d in divisors(heads))}"
             )
         if self.architecture == "gpt2":
             for field, wrong in (
@@ -387,62 +320,3 @@ class RunConfig(Section):
             raise ConfigError("training: give total_steps or total_tokens; the run has no length.")
         tokens = self.batch(world_size).global_batch_size * self.data.sequence_length
         return -(-self.training.total_tokens // tokens)
-
-
-class Batch(BaseModel):
-    """A batch that comes out: global = micro × accumulation × data-parallel ranks (sequences)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    micro_batch_size: int
-    gradient_accumulation_steps: int
-    global_batch_size: int
-    data_parallel: int
-
-
-def resolve_batch(micro: int | None, accumulation: int | None, global_: int | None, data_parallel: int) -> Batch:
-    """Derive the missing one of global = micro × accumulation × data-parallel ranks.
-
-    With fewer than two given, accumulation is 1, and micro is 8. Raises ConfigError with the equation and the
-    nearest valid choices when the given ones disagree or do not divide.
-    """
-    if global_ is None:
-        micro, accumulation = micro or 8, accumulation or 1
-        global_ = micro * accumulation * data_parallel
-    elif micro is None and accumulation is None:
-        per_rank = global_ // data_parallel
-        micro = max((d for d in _divisors(per_rank) if d <= 8), default=1) if per_rank else 1
-    if micro is None:
-        assert accumulation is not None
-        micro = max(1, round(global_ / (accumulation * data_parallel)))
-    elif accumulation is None:
-        accumulation = max(1, round(global_ / (micro * data_parallel)))
-    assert accumulation is not None
-    product = micro * accumulation * data_parallel
-    if product != global_:
-        unit = micro * data_parallel
-        right = (
-            f"gradient_accumulation_steps {global_ // unit} fits this global batch"
-            if global_ % unit == 0
-            else f"nearest global_batch_size: {_nearest_multiples(global_, unit)}"
-        )
-        raise ConfigError(
-            "training: global_batch_size = micro_batch_size × gradient_accumulation_steps × data-parallel ranks, but "
-            f"{global_} ≠ {micro} × {accumulation} × {data_parallel} = {product}; {right}."
-        )
-    return Batch(
-        micro_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
-        global_batch_size=global_,
-        data_parallel=data_parallel,
-    )
-
-
-def _divisors(number: int) -> list[int]:
-    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return sorted({*small, *(number // d for d in small)})
-
-
-def _nearest_multiples(number: int, unit: int) -> str:
-    below = number // unit * unit
-    return f"{below} or {below + unit}" if below else str(unit)
