@@ -28,8 +28,8 @@ def limited(size: int) -> Callable[[], None]:
     ("size", "arguments", "named"),
     [
         (100, "init quickstart new.yaml", "new.yaml: File too large; raise the limit on file sizes"),
-        (1000, "corpus build text.yaml --output new", "new: the table of texts seen cannot be written"),
-        (1000, "corpus build text.yaml --output new corpus.deduplicate=false", "new: the corpus cannot be written"),
+        (1000, "corpus build text.yaml --output new", "/unit-00000"),
+        (1000, "corpus build text.yaml --output new corpus.steps=[length]", "File too large; raise the limit"),
         (1000, "tokenizer train manual.jsonl --vocab-size 300 --output new", "new: File too large"),
         (1000, "tokenize manual.jsonl --tokenizer tokenizer --output new", "File too large"),
         (50_000, "tokenize manual.jsonl --tokenizer tokenizer --output new", "File too large"),

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from firstlight import pipeline
+from firstlight.support import console
 
 SIZES = ["web=300B", "books=30B", "code=50B", "wikipedia=5B", "academic=20B"]
 
@@ -34,7 +35,7 @@ def test_new_weights_sum_to_one_as_they_are_written(options):
 
 
 def test_what_is_printed_can_be_pasted_into_a_recipe(firstlight, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(console.out, "_width", 60)
     code, out, err = firstlight("mixture", "llama-7b", *(f"--source={size}" for size in SIZES), "--propose")
     assert (code, err) == (0, "")
     *table, printed = out.splitlines()

@@ -41,6 +41,12 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def fsync_file(path: Path) -> None:
+    """Make what was written into a file durable."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def make_folder(path: Path) -> None:
     """Make `path` and its parents, where they are not there yet. NotADirectoryError names the file in the way."""
     try:
@@ -152,8 +158,7 @@ def publish_folder(temporary: Path, path: Path) -> None:
     """Sync a finished folder and rename it to `path`, replacing what was there."""
     for file in temporary.rglob("*"):
         if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            fsync_file(file)
     old = path.with_name(f".{path.name}.old")
     if path.exists():
         if old.exists():
