@@ -66,7 +66,7 @@ def test_killed_ten_times_at_random_moments_ends_bit_identical(tiny_recipe):
     draw = random.Random(seed)
     run = RunFolder(tiny_recipe.parent / "runs" / "killed")
     killed_at = []
-    while len(killed_at) < KILLS:
+    while len(killed_at) < KILLS or len(set(killed_at)) <= 3:  # a kill may come before the next checkpoint
         process = start(tiny_recipe, "killed")
         if draw.random() < 0.8:  # most kills fall into training, saving or validating, some into the start
             wait_for_step(run, process, (killed_at or [0])[-1] + draw.randint(1, 25))
@@ -81,7 +81,6 @@ def test_killed_ten_times_at_random_moments_ends_bit_identical(tiny_recipe):
     last = start(tiny_recipe, "killed")
     _, complaint = last.communicate(timeout=200)
     assert last.returncode == 0, complaint
-    assert len(set(killed_at)) > 3, killed_at
 
     one, other = load_trained(reference.path).model, load_trained(run.path).model
     for (name, expected), (_, found) in zip(one.named_parameters(), other.named_parameters(), strict=True):
