@@ -28,6 +28,7 @@ from common import STARTER, machine
 from firstlight.documents import Document, expand_inputs, read_documents
 from firstlight.tokens.dataset import TokenDataset
 from firstlight.tokens.tokenizer import Tokenizer
+from firstlight.tokens.tokenizer_comparison import text_batches
 
 BATCH_CHARACTERS = 2_000_000
 """As in tokenization."""
@@ -120,7 +121,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, float]:
     for name in ("first", "later"):
         parts = []
         started, cpu = time.perf_counter(), time.process_time()
-        for batch in _batches(texts):
+        for batch in text_batches(texts, BATCH_CHARACTERS):
             if exactly:
                 parts.append([row.ids for row in tokenizer._rust.encode_batch_fast(batch, add_special_tokens=False)])
             else:
@@ -144,19 +145,6 @@ def _documents(path: str) -> Iterator[Document]:
     for entry in read_documents(path):
         if isinstance(entry, Document) and entry.text:
             yield entry
-
-
-def _batches(texts: list[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _same(one: Path, other: Path) -> int:

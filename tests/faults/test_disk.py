@@ -41,6 +41,7 @@ def test_a_full_disk(size: int, arguments: str, named: str, folder: Path, run_fi
     before = tree(folder)
     result = run_firstlight(*arguments.split(), limit=limited(size))
     assert named in result.sentence()
+    assert "File too large" in result.sentence() or "cannot be written" in result.sentence()
     assert result.stdout == ""
     assert tree(folder) == before
 

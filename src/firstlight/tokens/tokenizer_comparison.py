@@ -156,7 +156,7 @@ def _measure(tokenizer: Tokenizer, groups: Mapping[tuple[str, str], Sequence[str
     counts = []
     for texts in groups.values():
         count = dict.fromkeys(("tokens", "byte_tokens", "unknown_tokens", "exact_documents"), 0) | {"seconds": 0.0}
-        for batch in _batches(texts):
+        for batch in text_batches(texts, BATCH_CHARACTERS):
             started = time.perf_counter()
             ids, offsets = tokenizer.encode_arrays(batch)
             count["seconds"] += time.perf_counter() - started
@@ -208,13 +208,14 @@ def _text_bytes(texts: Sequence[str]) -> int:
     return sum(len(text.encode("utf-8")) for text in texts)
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+def text_batches(texts: Sequence[str], most_characters: int) -> Iterator[list[str]]:
+    """Texts in order, in batches that end with the text that fills them."""
     batch: list[str] = []
     characters = 0
     for text in texts:
         batch.append(text)
         characters += len(text)
-        if characters >= BATCH_CHARACTERS:
+        if characters >= most_characters:
             yield batch
             batch, characters = [], 0
     if batch:
