@@ -27,7 +27,7 @@ _UNSUSPECTED_BYTES = 8 * MAX_VALUES
 """A shorter line is parsed without its values being counted first."""
 _SIGNS = (b",", b"[", b"{")
 _OUTSIDE_OR_STRING = re.compile(rb'([^"]++)|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_BEGINS_OBJECT = re.compile(rb'^\s*\{\s*"', re.MULTILINE)
+_BEGINS_OBJECT = re.compile(rb'^\s*\{\s*"[^"\x00-\x1f]{0,200}"\s*:', re.MULTILINE)
 
 
 def read_json_lines(
@@ -43,7 +43,7 @@ def read_json_lines(
         if not head:
             yield Skipped(path, 1, "empty file")
             return
-        wrong = None if head.lstrip().startswith(b"{") else what_is_wrong(head)
+        wrong = None if _BEGINS_OBJECT.match(head) else what_is_wrong(head)
         if wrong and not (wrong == BINARY and _BEGINS_OBJECT.search(head)):
             yield BadLine(path, 1, wrong)
             return
