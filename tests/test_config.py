@@ -51,7 +51,7 @@ def test_every_recipe_loads_and_survives_its_own_yaml(name, tmp_path):
     file = tmp_path / "saved.yaml"
     file.write_text(dump_config(config))
     assert load_config(file) == config
-    assert config.steps(config.launch.nodes * config.launch.gpus_per_node) > 0
+    assert config.steps(config.declared_world_size) > 0
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_every_recipe_loads_and_survives_its_own_yaml(name, tmp_path):
         ("optimizer.lr=-1", "optimizer.lr"),
         ("optimizer.min_lr=1", "min_lr 1 is above lr"),
         ("training=3", "training: a section (key: value) is due"),
-        ("training.precision=fp8", "'fp32', 'bf16' or 'fp16'"),
+        ("training.precision=fp9", "'fp32', 'bf16', 'fp16' or 'fp8'"),
         ("model.num_attention_heads=5", "hidden_size 256 is not divisible by num_attention_heads 5"),
         ("model.num_key_value_heads=3", "valid: 1, 2, 4"),
         ("data.mixture.books=0", "data.mixture.books is 0"),

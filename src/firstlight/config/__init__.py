@@ -7,17 +7,22 @@ would be right. Names are Hugging Face's where Hugging Face has one. `firstlight
 from firstlight.config.batch import Batch, resolve_batch
 from firstlight.config.corpus import CorpusConfig
 from firstlight.config.data import DataConfig, SourceConfig
-from firstlight.config.run import CheckpointConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
+from firstlight.config.model import ModelConfig
+from firstlight.config.parallel import Layout, ParallelConfig, resolve_layout
+from firstlight.config.run import CheckpointConfig, OptimizerConfig, RunConfig, ScheduleConfig
 
 __all__ = [
     "Batch",
     "CheckpointConfig",
     "CorpusConfig",
     "DataConfig",
+    "Layout",
     "ModelConfig",
     "OptimizerConfig",
+    "ParallelConfig",
     "RunConfig",
     "ScheduleConfig",
     "SourceConfig",
     "resolve_batch",
+    "resolve_layout",
 ]

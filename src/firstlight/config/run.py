@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from firstlight.config.base import (
     Fraction,
@@ -16,98 +16,13 @@ from firstlight.config.base import (
     PositiveFloat,
     Section,
 )
-from firstlight.config.batch import Batch, divisors, nearest_multiples, resolve_batch
+from firstlight.config.batch import Batch, resolve_batch
 from firstlight.config.corpus import CorpusConfig
 from firstlight.config.data import DataConfig, TokenizerConfig
+from firstlight.config.loss_scale import LossScaleConfig
+from firstlight.config.model import ModelConfig
+from firstlight.config.parallel import Layout, ParallelConfig, check_model_fits, least_world_size, resolve_layout
 from firstlight.support.errors import ConfigError, did_you_mean
-
-
-class ModelConfig(Section):
-    """Shape of the Transformer."""
-
-    architecture: Literal["llama", "gpt2"] = "llama"
-    """llama: RMSNorm, RoPE, SwiGLU, no biases. gpt2: LayerNorm, learned positions, GELU, biases."""
-    vocab_size: Positive | None = None
-    """Rows of the embedding; unset: the tokenizer's size rounded up to a multiple of 64."""
-    hidden_size: Positive = 512
-    """Width of the residual stream."""
-    intermediate_size: Positive | None = None
-    """Width of the feed-forward layer; unset: 8/3 hidden rounded up to 64 (llama), 4 hidden (gpt2)."""
-    num_hidden_layers: Positive = 8
-    """Number of Transformer blocks."""
-    num_attention_heads: Positive = 8
-    """Query heads."""
-    num_key_value_heads: Positive | None = None
-    """Key and value heads; unset: as many as query heads."""
-    head_dim: Positive | None = None
-    """Width of one head; unset: hidden_size / num_attention_heads."""
-    max_position_embeddings: Positive | None = None
-    """Longest sequence the model is declared for; unset: data.sequence_length."""
-    rope_theta: PositiveFloat = 10000.0
-    """Base of the rotary frequencies."""
-    norm_eps: PositiveFloat = Field(default=1e-6, alias="rms_norm_eps")
-    """Epsilon of RMSNorm or LayerNorm."""
-    qk_norm: bool = False
-    """RMSNorm on every query and key head (Qwen3)."""
-    tie_word_embeddings: bool = False
-    """Input embedding and output head share one matrix."""
-    initializer_range: PositiveFloat = 0.02
-    """Standard deviation of the normal initialisation."""
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-    @model_validator(mode="after")
-    def _shapes(self) -> ModelConfig:
-        heads, groups = self.num_attention_heads, self.num_key_value_heads
-        if self.head_dim is None and self.hidden_size % heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {heads}; "
-                f"nearest that are: {nearest_multiples(self.hidden_size, heads)}"
-            )
-        if groups is not None and heads % groups:
-            raise ValueError(
-                f"num_attention_heads {heads} is not divisible by num_key_value_heads {groups}; "
-                f"valid: {', '.join(str(d) for d in divisors(heads))}"
-            )
-        if self.architecture == "gpt2":
-            for field, wrong in (
-                ("num_key_value_heads", groups not in (None, heads)),
-                ("qk_norm", self.qk_norm),
-                ("head_dim", self.head_dim not in (None, self.hidden_size // heads)),
-            ):
-                if wrong:
-                    raise ValueError(f"architecture gpt2 has no {field}; leave it out or use architecture llama")
-        elif (self.head_dim or self.hidden_size // heads) % 2:
-            raise ValueError("rotary positions need an even head_dim")
-        return self
-
-    def resolved(self, tokenizer_size: int | None = None, sequence_length: int = 1024) -> ModelConfig:
-        """The same shape with every unset field filled in; the model is built from nothing else.
-
-        Raises ConfigError when the vocabulary is smaller than the tokenizer, or unset and there is no tokenizer.
-        """
-        vocab_size = self.vocab_size
-        if vocab_size is None:
-            if tokenizer_size is None:
-                raise ConfigError("model.vocab_size is missing; without a tokenizer it cannot be derived.")
-            vocab_size = -(-tokenizer_size // 64) * 64
-        if tokenizer_size is not None and vocab_size < tokenizer_size:
-            raise ConfigError(
-                f"model.vocab_size {vocab_size} is smaller than the tokenizer's {tokenizer_size}; "
-                f"use at least {tokenizer_size}, or leave it out."
-            )
-        intermediate = 4 * self.hidden_size
-        if self.architecture == "llama":
-            intermediate = -(-8 * self.hidden_size // (3 * 64)) * 64
-        return self.model_copy(
-            update={
-                "vocab_size": vocab_size,
-                "intermediate_size": self.intermediate_size or intermediate,
-                "num_key_value_heads": self.num_key_value_heads or self.num_attention_heads,
-                "head_dim": self.head_dim or self.hidden_size // self.num_attention_heads,
-                "max_position_embeddings": self.max_position_embeddings or sequence_length,
-            }
-        )
 
 
 class OptimizerConfig(Section):
@@ -174,14 +89,18 @@ class TrainingConfig(Section):
     """Forward passes per optimizer step and rank."""
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are scaled to at most this global L2 norm; 0: never."""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Arithmetic of matrix products; weights and optimizer stay fp32."""
+    precision: Literal["fp32", "bf16", "fp16", "fp8"] = "bf16"
+    """Arithmetic of matrix products; weights and optimizer stay fp32. fp16: with a loss scale. fp8: the linear layers
+    of blocks (extra `float8`, H100 or newer), the rest bf16."""
+    loss_scale: LossScaleConfig = LossScaleConfig()
+    fp16_on_cpu: bool = False
+    """Allow precision fp16 on a CPU, where its matrix products are hundreds of times slower than bf16's."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """auto: the first of CUDA, Apple MPS, CPU that works."""
     compile: bool = True
     """torch.compile on every block."""
-    recompute: Literal["none", "full"] = "none"
-    """Activation recomputation: none, or every block in the backward pass."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What the backward pass computes again: nothing; all but matrix products and attention; whole blocks."""
 
     @model_validator(mode="after")
     def _length(self) -> TrainingConfig:
@@ -190,24 +109,13 @@ class TrainingConfig(Section):
         return self
 
 
-class ParallelConfig(Section):
-    """How the model is divided over processes."""
-
-    tensor: Positive = 1
-    """Tensor parallel size."""
-    pipeline: Positive = 1
-    """Pipeline parallel size."""
-    context: Positive = 1
-    """Context parallel size."""
-
-
 class LaunchConfig(Section):
     """The cluster that a recipe is written for."""
 
-    nodes: Positive = 1
-    """Machines."""
-    gpus_per_node: Positive = 1
-    """Accelerators (processes) per machine."""
+    nodes: Positive | None = None
+    """Machines; unset: 1."""
+    gpus_per_node: Positive | None = None
+    """Accelerators (processes) per machine; unset: as few as the parallel sizes ask for."""
 
 
 class CheckpointConfig(Section):
@@ -215,6 +123,8 @@ class CheckpointConfig(Section):
 
     interval_steps: Positive = 1000
     """Save every so many steps, and at the end."""
+    asynchronous: bool = True
+    """Training goes on while a checkpoint is written; costs its size in host memory."""
     keep_last: Positive = 2
     """Newest checkpoints kept."""
     keep_every_steps: Positive | None = None
@@ -229,7 +139,7 @@ class EvaluationConfig(Section):
     max_tokens: Positive | None = 1_000_000
     """Most validation tokens per source; unset: all of them."""
     batch_size: Positive | None = None
-    """Sequences per forward pass; unset: the training micro batch."""
+    """Sequences per forward pass; unset: training.micro_batch_size, or 8 without one."""
 
 
 class LoggingConfig(Section):
@@ -286,7 +196,7 @@ class RunConfig(Section):
         limit, length = self.model.max_position_embeddings, self.data.sequence_length
         if limit is not None and length > limit:
             raise ValueError(f"data.sequence_length {length} is above model.max_position_embeddings {limit}")
-        self.batch(self.launch.nodes * self.launch.gpus_per_node)
+        self.layout(self.declared_world_size)
         return self
 
     @property
@@ -294,22 +204,28 @@ class RunConfig(Section):
         """`runs_directory/name`."""
         return Path(self.runs_directory) / self.name
 
+    @property
+    def declared_world_size(self) -> int:
+        """Processes that the recipe is written for: those of `launch`, or the fewest that `parallel` allows."""
+        if self.launch.gpus_per_node is None:
+            return least_world_size(self.parallel)
+        return (self.launch.nodes or 1) * self.launch.gpus_per_node
+
+    def layout(self, world_size: int) -> Layout:
+        """How `world_size` processes share model and data; ConfigError with the arithmetic when they cannot."""
+        layout = resolve_layout(self.parallel, world_size)
+        batch = self._batch(layout)
+        check_model_fits(self.parallel, self.model, self.data.sequence_length, batch.gradient_accumulation_steps)
+        return layout
+
     def batch(self, world_size: int) -> Batch:
         """Batch arithmetic for `world_size` processes; ConfigError with the equation when it does not come out."""
-        parallel = self.parallel
-        model_ranks = parallel.tensor * parallel.pipeline * parallel.context
-        if world_size % model_ranks:
-            raise ConfigError(
-                f"parallel: tensor {parallel.tensor} × pipeline {parallel.pipeline} × context {parallel.context} = "
-                f"{model_ranks} does not divide the {world_size} processes; "
-                f"use a multiple of {model_ranks} processes or smaller parallel sizes."
-            )
+        return self._batch(self.layout(world_size))
+
+    def _batch(self, layout: Layout) -> Batch:
         training = self.training
         return resolve_batch(
-            training.micro_batch_size,
-            training.gradient_accumulation_steps,
-            training.global_batch_size,
-            world_size // model_ranks,
+            training.micro_batch_size, training.gradient_accumulation_steps, training.global_batch_size, layout.data
         )
 
     def steps(self, world_size: int = 1) -> int:

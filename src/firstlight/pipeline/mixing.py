@@ -39,7 +39,7 @@ def mixture(
     if total_tokens is None:
         if config is None:
             raise ConfigError("no budget: say how many tokens are to be drawn, as in --tokens 1T.")
-        ranks = config.launch.nodes * config.launch.gpus_per_node
+        ranks = config.declared_world_size
         total_tokens = config.steps(ranks) * config.batch(ranks).global_batch_size * config.data.sequence_length
     budget = total_tokens if isinstance(total_tokens, int) else token_count(total_tokens)
     seed = config.seed if config else RunConfig.model_fields["seed"].default
