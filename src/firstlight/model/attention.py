@@ -68,13 +68,17 @@ def repeat_groups(heads: Tensor, num_heads: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projections around `attend`; parameters are named as in Hugging Face's LLaMA and Qwen3."""
+    """Projections around `attend`; parameters are named as in Hugging Face's LLaMA and Qwen3.
+
+    `self.attend` may be replaced from outside by a function of the same arguments.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.head_dim is not None and config.num_key_value_heads is not None
         bias = FAMILIES[config.architecture].bias
         self.head_dim = config.head_dim
+        self.attend = attend
         query_size, group_size = (
             heads * self.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads)
         )
@@ -96,5 +100,5 @@ class Attention(nn.Module):
             query, key = rotate(query, rope), rotate(key, rope)
         if cache is not None:
             key, value = cache.append(key, value)
-        heads = attend(query, key, value, mask)
+        heads = self.attend(query, key, value, mask)
         return self.o_proj(heads.transpose(1, 2).flatten(2))

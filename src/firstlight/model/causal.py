@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -21,6 +22,7 @@ from firstlight.recipe import parse_config
 from firstlight.support.errors import ConfigError
 
 DEFAULT_POSITIONS = 2048
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class CausalLanguageModel(nn.Module):
@@ -28,7 +30,8 @@ class CausalLanguageModel(nn.Module):
 
     Built in two lines: `model = CausalLanguageModel(vocab_size=50000, hidden_size=768, num_layers=12, num_heads=12)`,
     then `model(input_ids, labels=input_ids)["loss"]`. Weights are drawn at construction from `seed`; under
-    `torch.device("meta")` they are not, and `to_empty` followed by `init_weights` fills them.
+    `torch.device("meta")` they are not, and `to_empty` followed by `init_weights` fills them. `loss_sum` and
+    `loss_per_token`, functions of (hidden states, head weight, targets), may be replaced from outside.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class CausalLanguageModel(nn.Module):
         shape = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_hidden_layers": num_layers}
         config = _validated({**fields, **shape, "num_attention_heads": num_heads})
         self.config = config.resolved(sequence_length=DEFAULT_POSITIONS)
+        self.loss_sum: Loss = linear_cross_entropy
+        self.loss_per_token: Loss = linear_cross_entropy_per_token
         device = torch.empty(0).device
         with torch.device("meta"):
             self.model = Transformer(self.config)
@@ -91,21 +96,32 @@ class CausalLanguageModel(nn.Module):
         )
         return {"loss": total / (targets != IGNORE_INDEX).sum().clamp(min=1), "logits": logits}
 
-    def token_loss(self, input_ids: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def token_loss(
+        self,
+        input_ids: Tensor,
+        targets: Tensor,
+        document_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Sum (not mean) of the token losses in nats, as a scalar; for training.
 
-        input_ids, targets, document_ids: [batch, sequence] int64; targets[t] is the token after input_ids[t], -100 is
-        ignored. With document_ids, attention stays within runs of equal numbers.
+        input_ids, targets: [batch, sequence] int64; targets[t] is the token after input_ids[t], -100 is ignored. With
+        document_ids [batch, sequence], attention stays within runs of equal numbers. positions: see `Transformer`.
         """
-        hidden = self.model(input_ids, document_ids)
-        return linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, targets.flatten())
+        hidden = self.model(input_ids, document_ids, positions=positions)
+        return self.loss_sum(hidden, self.head_weight, targets)
 
     @torch.no_grad()
-    def token_losses(self, input_ids: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def token_losses(
+        self,
+        input_ids: Tensor,
+        targets: Tensor,
+        document_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """The loss of each token in nats, [batch, sequence] fp32, 0 where ignored; arguments as for `token_loss`."""
-        hidden = self.model(input_ids, document_ids)
-        losses = linear_cross_entropy_per_token(hidden.flatten(0, 1), self.head_weight, targets.flatten())
-        return losses.view(targets.shape)
+        hidden = self.model(input_ids, document_ids, positions=positions)
+        return self.loss_per_token(hidden, self.head_weight, targets)
 
     @torch.no_grad()
     def decode_step(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:

@@ -35,12 +35,13 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Sum over tokens of -log softmax(weight @ hidden)[target], without the whole logits.
 
-    hidden: [tokens, hidden_size]; weight: [vocabulary, hidden_size]; targets: [tokens] int64. Tokens whose target is
+    hidden: [..., hidden_size]; weight: [vocabulary, hidden_size]; targets: [...] int64. Tokens whose target is
     `ignore_index` add nothing to the loss or to the gradients, but cost as much as the others: where most are ignored,
     select first. Matrix products run in autocast's type where autocast is on, softmax and logarithm in fp32 (fp64
     inputs: all in fp64); the gradient of `weight` is summed in fp32. `chunk_tokens`: most tokens in a chunk; unset:
     1024 on a CPU, else 4096. Returns a scalar, fp32 or fp64. Differentiable once.
     """
+    hidden, targets = hidden.flatten(0, -2), targets.flatten()
     compute, size = _prepare(hidden, weight, targets, chunk_tokens)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, compute, size)
@@ -58,10 +59,12 @@ def linear_cross_entropy_per_token(
     ignore_index: int = IGNORE_INDEX,
     chunk_tokens: int | None = None,
 ) -> Tensor:
-    """The loss of each token, for evaluation: [tokens] fp32 (fp64 for fp64 inputs), 0 where ignored, no gradient.
+    """The loss of each token, for evaluation: [...] fp32 (fp64 for fp64 inputs), 0 where ignored, no gradient.
 
     Arguments as for `linear_cross_entropy`.
     """
+    shape = targets.shape
+    hidden, targets = hidden.flatten(0, -2), targets.flatten()
     compute, size = _prepare(hidden, weight, targets, chunk_tokens)
     losses = hidden.new_empty(hidden.shape[0], dtype=_precise(compute))
     with torch.autocast(hidden.device.type, enabled=False):
@@ -70,7 +73,7 @@ def linear_cross_entropy_per_token(
         for chunk in _slices(hidden.shape[0], size):
             for block, rows, probability in _softmax(hidden[chunk].to(compute), matrix, logits):
                 _write_losses(rows, probability, targets[chunk][block], ignore_index, losses[chunk][block])
-    return losses
+    return losses.view(shape)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -15,15 +15,14 @@ def attention_mask(
 ) -> Tensor:
     """Causal mask [batch or 1, 1, queries, keys] bool; keys are at positions 0 … key_length - 1.
 
-    query_positions: [queries] int64. document_ids: [batch, keys], equal numbers attend to each other; only with
-    queries at all positions. padding_mask: [batch, keys], 0 where a key is padding. Every token may attend to itself,
-    padding too, so that no row is empty.
+    query_positions: [queries] int64. document_ids: [batch, keys], equal numbers attend to each other. padding_mask:
+    [batch, keys], 0 where a key is padding. Every token may attend to itself, padding too, so that no row is empty.
     """
     keys = torch.arange(key_length, device=query_positions.device)
     itself = keys == query_positions[:, None]
     mask = (keys <= query_positions[:, None])[None, None]
     if document_ids is not None:
-        mask = mask & (document_ids[:, None, :, None] == document_ids[:, None, None, :])
+        mask = mask & (document_ids[:, query_positions][:, None, :, None] == document_ids[:, None, None, :])
     if padding_mask is not None:
         mask = mask & (padding_mask != 0)[:, None, None, :] | itself
     return mask

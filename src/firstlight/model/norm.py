@@ -52,7 +52,10 @@ class LayerNorm(nn.Module):
 
 def matmul_dtype(tensor: Tensor) -> torch.dtype:
     """The type in which a matrix product of `tensor` would run."""
+    return torch.get_autocast_dtype(tensor.device.type) if under_autocast(tensor) else tensor.dtype
+
+
+def under_autocast(tensor: Tensor) -> bool:
+    """Whether autocast is on for the device of `tensor`."""
     device = tensor.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -14,7 +14,7 @@ from firstlight.model.cache import KeyValueCache, LayerCache
 from firstlight.model.families import FAMILIES
 from firstlight.model.feed_forward import FeedForward
 from firstlight.model.masks import attention_mask, positions_in_documents
-from firstlight.model.norm import make_norm
+from firstlight.model.norm import make_norm, under_autocast
 from firstlight.model.rope import rope_table
 from firstlight.support.errors import ConfigError
 
@@ -56,32 +56,37 @@ class Transformer(nn.Module):
         document_ids: Tensor | None = None,
         padding_mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """input_ids: [batch, sequence] int64 → [batch, sequence, hidden_size], after the last norm.
 
         document_ids: [batch, sequence]; tokens attend within runs of equal numbers, and learned positions start anew
         in each. padding_mask: [batch, sequence], 0 at padding, which nothing else attends to. cache: keys and values
-        of the positions before `input_ids`; goes with neither of the two. Raises ConfigError when the positions
-        exceed max_position_embeddings.
+        of the positions before `input_ids`; goes with neither of the two. positions: [columns] int64, where input_ids
+        holds only these columns of longer rows; document_ids are then those of the whole rows. Raises ConfigError when
+        the positions exceed max_position_embeddings.
         """
-        assert cache is None or (document_ids is None and padding_mask is None)
+        assert cache is None or (document_ids is None and padding_mask is None and positions is None)
         start = cache.length if cache is not None else 0
         length = input_ids.shape[1]
-        self._check_length(start + length)
-        positions = torch.arange(start, start + length, device=input_ids.device)
+        if positions is None:
+            self._check_length(start + length)
+            positions = torch.arange(start, start + length, device=input_ids.device)
         mask = None
         if document_ids is not None or padding_mask is not None or (start and length > 1):
-            mask = attention_mask(positions, start + length, document_ids, padding_mask)
+            keys = start + length if document_ids is None else document_ids.shape[1]
+            mask = attention_mask(positions, keys, document_ids, padding_mask)
 
         hidden = self.embed_tokens(input_ids)
         rope = None
-        if self.embed_positions is None:
+        if FAMILIES[self.config.architecture].positions == "rotary":
             assert self.config.head_dim is not None
             rope = rope_table(positions, self.config.head_dim, self.config.rope_theta)
-        else:
-            hidden = hidden + self.embed_positions(
-                positions if document_ids is None else positions_in_documents(document_ids)
-            )
+        elif self.embed_positions is not None:
+            within = positions[None] if document_ids is None else positions_in_documents(document_ids)[:, positions]
+            hidden = hidden + self.embed_positions(within)
+        if under_autocast(hidden):
+            hidden = hidden.float()  # the residual stream, whatever the table is stored in
         for index, layer in enumerate(self.layers):
             if cache is None:
                 hidden = layer(hidden, rope, mask)
