@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from firstlight.config import CheckpointConfig
 from firstlight.evaluation.generation import generate, generate_ids
 from firstlight.interop.huggingface import export_huggingface
+from firstlight.interop.weights import weights_of_checkpoint
 from firstlight.model import CausalLanguageModel
-from firstlight.support.errors import ConfigError, DataError
+from firstlight.support.errors import CheckpointError, ConfigError, DataError
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.tokens.tokenizer_training import train_tokenizer
+from firstlight.training.checkpoint import CheckpointTensors, CheckpointWriter, find_checkpoint
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {}),
@@ -147,6 +150,26 @@ def test_bfloat16_halves_the_file_and_rounds_every_weight(tokenizer: Tokenizer, 
         assert torch.equal(parameter, weights[name].to(torch.bfloat16)), name
 
 
+@pytest.mark.parametrize("fields", [{}, {"tie_word_embeddings": True}, {"architecture": "gpt2"}])
+def test_rows_that_rounding_up_added_are_left_out_and_the_others_stay(
+    tokenizer: Tokenizer, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    size = tokenizer.vocab_size
+    padding = 320 - size
+    model = build(tokenizer, vocab_size=320, vocab_padding=padding, **fields)
+    train_a_little(model)
+    summary = export_huggingface(model, tokenizer, tmp_path / "model")
+    assert (summary["padding_rows"], summary["unused_rows"]) == (padding, 0)
+    assert json.loads((tmp_path / "model" / "firstlight.json").read_text())["padding_rows"] == padding
+    other = load(tmp_path / "model")
+    assert other.config.vocab_size == size == other.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(size, (2, 64), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        logits = model(ids)["logits"]
+        assert logits is not None
+        assert float((logits[..., :size] - other(ids).logits).abs().max()) < 1e-5
+
+
 def test_the_card_tells_what_is_known_and_keeps_the_rest_private(tokenizer: Tokenizer, tmp_path: Path) -> None:
     provenance = {
         "name": "small-one",
@@ -167,11 +190,11 @@ def test_the_card_tells_what_is_known_and_keeps_the_rest_private(tokenizer: Toke
     }
     model = build(tokenizer)
     summary = export_huggingface(model, tokenizer, tmp_path / "model", provenance=provenance)
-    padding = 320 - tokenizer.vocab_size
-    assert summary["padding_rows"] == padding > 0
+    unused = 320 - tokenizer.vocab_size
+    assert summary["unused_rows"] == unused > 0
     card = (tmp_path / "model" / "README.md").read_text()
     known = ("small-one", "books", "1.5M", "321", "100.0%", "starter:books", "novels-*.jsonl", "2,457,600", "bf16")
-    for fact in (*known, "3.25", "25.79", "1.234", f"{model.num_parameters():,}", f"{padding} rows are padding"):
+    for fact in (*known, "3.25", "25.79", "1.234", f"{model.num_parameters():,}", f"no token has {unused}"):
         assert fact in card, fact
     assert "Not stated" in card and "license:" not in card.split("---")[1]
     everything = "".join(path.read_text() for path in (tmp_path / "model").iterdir() if path.suffix in (".md", ".json"))
@@ -188,6 +211,25 @@ def test_the_code_on_the_card_runs(tokenizer: Tokenizer, tmp_path: Path, monkeyp
     card = (tmp_path / "model" / "README.md").read_text()
     monkeypatch.chdir(tmp_path / "model")
     exec(card.split("```python\n")[1].split("```")[0], {})
+
+
+@pytest.mark.parametrize("fields", [{}, {"tie_word_embeddings": True}, {"architecture": "gpt2"}])
+def test_a_checkpoint_gives_the_same_folder_as_its_model(
+    tokenizer: Tokenizer, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    model = build(tokenizer, vocab_padding=40, **fields)
+    with CheckpointWriter(tmp_path / "checkpoints", CheckpointConfig()) as writer:
+        writer.save(1, {f"model.{name}": value for name, value in model.named_parameters()}, {})
+    tensors = CheckpointTensors(find_checkpoint(tmp_path / "checkpoints"))
+    from_model = export_huggingface(model, tokenizer, tmp_path / "model")
+    from_disk = export_huggingface(weights_of_checkpoint(tensors, model.config), tokenizer, tmp_path / "disk")
+    assert {**from_model, "folder": ""} == {**from_disk, "folder": ""}
+    for file in (tmp_path / "model").iterdir():
+        assert file.read_bytes() == (tmp_path / "disk" / file.name).read_bytes(), file.name
+    with pytest.raises(CheckpointError, match=r"'model\.model\..*has shape .* it is a checkpoint of another"):
+        weights_of_checkpoint(tensors, build(tokenizer, hidden_size=64, vocab_padding=40, **fields).config)
+    with pytest.raises(CheckpointError, match=r"holds no 'model\.model\.layers\.3"):
+        weights_of_checkpoint(tensors, build(tokenizer, num_layers=4, **fields).config)
 
 
 def test_only_an_empty_folder_or_an_earlier_export_is_replaced(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -210,16 +252,14 @@ def test_only_an_empty_folder_or_an_earlier_export_is_replaced(tokenizer: Tokeni
 def test_a_failed_export_leaves_what_was_there(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import safetensors.torch
-
     export_huggingface(build(tokenizer), tokenizer, tmp_path / "model")
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("firstlight.interop.huggingface.write_safetensors", full)
+    with pytest.raises(DataError, match=r"the weights cannot be written \(No space left"):
         export_huggingface(build(tokenizer, seed=9), tokenizer, tmp_path / "model")
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 from firstlight.config import CheckpointConfig
 from firstlight.support.errors import CheckpointError
 from firstlight.training.checkpoint import (
+    CheckpointTensors,
+    CheckpointWriter,
+    checkpoint_folder,
     checkpoint_steps,
     load_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
     verify_checkpoint,
 )
+
+KEEP_ALL = CheckpointConfig(keep_last=100)
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> Path:
+    with CheckpointWriter(folder, KEEP_ALL) as writer:
+        writer.save(step, tensors, state)
+    return checkpoint_folder(folder, step)
 
 
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -33,9 +48,12 @@ def zeros() -> dict[str, torch.Tensor]:
     return {name: torch.zeros_like(value) for name, value in tensors().items()}
 
 
-def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"asynchronous": False}])
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, settings, wait):
     saved = tensors(3)
-    save_checkpoint(tmp_path, 3, saved, {"samples_consumed": 12})
+    with CheckpointWriter(tmp_path, CheckpointConfig(**settings)) as writer:
+        writer.save(3, saved, {"samples_consumed": 12}, wait=wait)
     loaded = zeros()
     state = load_checkpoint(tmp_path, loaded)
     assert state == {"step": 3, "samples_consumed": 12}
@@ -106,9 +124,6 @@ def test_a_pickle_in_the_metadata_is_not_run(tmp_path):
     trace = tmp_path / "trace"
     (path / ".metadata").write_bytes(pickle.dumps(Malicious(trace)))
     manifest = path / "manifest.json"
-    import hashlib
-    import json
-
     description = json.loads(manifest.read_text())
     content = (path / ".metadata").read_bytes()
     description["files"][".metadata"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -118,28 +133,170 @@ def test_a_pickle_in_the_metadata_is_not_run(tmp_path):
     assert not trace.exists()
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, 1, tensors(), {})
-    monkeypatch.setattr("firstlight.training.checkpoint.write_json", _full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, 2, tensors(), {})
-    assert checkpoint_steps(tmp_path) == [1]
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000001"]
+class Held:
+    """Lets no background write begin before `go` is set, and knows how many were under way at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.active = self.most = 0
+        self._save = dcp.save
+        monkeypatch.setattr("firstlight.training.checkpoint.writer.dcp.save", self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        assert self.go.wait(60)
+        self.active += 1
+        self.most = max(self.most, self.active)
+        self._save(*arguments, **options)
+        self.active -= 1
 
 
-def _full_disk(*_):
-    raise OSError(28, "No space left on device")
+def test_training_goes_on_while_bytes_are_written_and_does_not_change_them(tmp_path, monkeypatch):
+    held = Held(monkeypatch)
+    written, state = tensors(1), {"validation": {"loss": 1.0}}
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        writer.save(1, written, state)
+        for value in written.values():
+            value.fill_(7)
+        state["validation"]["loss"] = 7.0
+        assert checkpoint_steps(tmp_path) == []
+        held.go.set()
+        writer.save(2, written, state)
+        assert checkpoint_steps(tmp_path)[0] == 1
+    loaded = zeros()
+    assert load_checkpoint(tmp_path, loaded, step=1)["validation"] == {"loss": 1.0}
+    assert all(torch.equal(loaded[name], value) for name, value in tensors(1).items())
+    assert load_checkpoint(tmp_path, loaded, step=2)["validation"] == {"loss": 7.0}
+    assert all(torch.equal(loaded[name], value) for name, value in written.items())
+
+
+def test_a_synchronous_save_is_in_place_when_it_returns(tmp_path):
+    with CheckpointWriter(tmp_path, CheckpointConfig(asynchronous=False)) as writer:
+        writer.save(1, tensors(1), {})
+        assert checkpoint_steps(tmp_path) == [1]
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        writer.save(2, tensors(1), {}, wait=True)
+        assert checkpoint_steps(tmp_path) == [1, 2]
+
+
+def test_one_save_is_under_way_at_a_time(tmp_path, monkeypatch):
+    held = Held(monkeypatch)
+    held.go.set()
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        for step in range(1, 6):
+            writer.save(step, tensors(step), {})
+    assert held.most == 1
+    for step in range(1, 6):
+        loaded = zeros()
+        load_checkpoint(tmp_path, loaded, step=step)
+        assert all(torch.equal(loaded[name], value) for name, value in tensors(step).items() if name != "rng.cpu")
+
+
+def test_shapes_may_change_between_saves(tmp_path):
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        writer.save(1, {"x": torch.ones(3)}, {})
+        writer.save(2, {"x": torch.ones(5, dtype=torch.bfloat16)}, {})
+    assert torch.equal(CheckpointTensors(checkpoint_folder(tmp_path, 1)).read("x"), torch.ones(3))
+    assert torch.equal(CheckpointTensors(checkpoint_folder(tmp_path, 2)).read("x"), torch.ones(5, dtype=torch.bfloat16))
+
+
+@pytest.fixture
+def full_disk(monkeypatch) -> None:
+    """The disk takes no manifest."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("firstlight.training.checkpoint.writer.write_json", refuse)
+
+
+@pytest.mark.parametrize("report", ["save", "wait", "close"])
+def test_a_failure_in_the_background_is_told_once_at_the_next_call_and_leaves_nothing(tmp_path, full_disk, report):
+    writer = CheckpointWriter(tmp_path, KEEP_ALL)
+    writer.save(2, tensors(), {})
+    call = {"save": lambda: writer.save(3, tensors(), {}), "wait": writer.wait, "close": writer.close}[report]
+    with pytest.raises(OSError, match="No space left") as failure:
+        call()
+    assert failure.value.filename == str(checkpoint_folder(tmp_path, 2))
+    assert not any(tmp_path.iterdir())
+    writer.wait()
+    writer.close()
+
+
+def test_after_a_failure_the_next_save_works(tmp_path, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr("firstlight.training.checkpoint.writer.publish_folder", refuse)
+            writer.save(1, tensors(), {})
+            with pytest.raises(OSError, match="No space left"):
+                writer.wait()
+        writer.save(2, tensors(), {})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000002"]
+
+
+def test_an_error_in_training_is_not_hidden_by_one_in_saving(tmp_path, full_disk, capsys):
+    with pytest.raises(ZeroDivisionError), CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        writer.save(1, tensors(), {})
+        raise ZeroDivisionError
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_too_little_room_is_found_before_anything_is_written(tmp_path, monkeypatch):
+    class Usage:
+        free = 100
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        writer.save(1, tensors(), {})
+        with pytest.raises(CheckpointError, match=r"step_0+1: a checkpoint needs 5\.\d+ kB, the disk has 100 B free"):
+            writer.wait()
+    assert not any(tmp_path.iterdir())
 
 
 def test_retention_keeps_the_newest_and_the_multiples(tmp_path):
-    for step in range(1, 9):
-        save_checkpoint(tmp_path, step, {"x": torch.zeros(1)}, {})
-    (tmp_path / ".step_000009.tmp").mkdir()
-    prune_checkpoints(tmp_path, CheckpointConfig(keep_last=2, keep_every_steps=3))
+    with CheckpointWriter(tmp_path, CheckpointConfig(keep_last=2, keep_every_steps=3)) as writer:
+        for step in range(1, 9):
+            writer.save(step, {"x": torch.zeros(1)}, {})
     assert checkpoint_steps(tmp_path) == [3, 6, 7, 8]
-    assert not (tmp_path / ".step_000009.tmp").exists()
 
 
-def test_verify_returns_the_manifest(tmp_path):
+def test_what_killed_saves_left_behind_is_removed_at_the_start(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, tensors(step), {})
+    (tmp_path / ".step_000009.tmp").mkdir()
+    (tmp_path / ".step_000001.old").mkdir()
+    checkpoint_folder(tmp_path, 2).rename(
+        tmp_path / ".step_000002.old"
+    )  # killed just before the new one took its place
+    CheckpointWriter(tmp_path, KEEP_ALL).close()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000001", "step_000002"]
+    verify_checkpoint(checkpoint_folder(tmp_path, 2))
+
+
+def test_tensors_are_read_one_at_a_time(tmp_path):
+    reader = CheckpointTensors(save_checkpoint(tmp_path, 1, tensors(), {}))
+    assert dict(reader.shapes) == {name: value.shape for name, value in tensors().items()}
+    for name, value in tensors().items():
+        if name != "rng.cpu":
+            assert torch.equal(reader.read(name), value)
+        assert reader.read(name).dtype == reader.dtype(name) == value.dtype
+    with pytest.raises(CheckpointError, match=r"step_000001: holds no 'model\.other'"):
+        reader.read("model.other")
+
+
+def test_verify_returns_the_manifest_and_shares_the_work(tmp_path):
     path = save_checkpoint(tmp_path, 4, tensors(), {})
     assert verify_checkpoint(path)["step"] == 4
+    for name in [name for name in sorted(file.name for file in path.iterdir()) if name != "manifest.json"]:
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(b"!" + content[1:])
+        found = 0
+        for part in range(5):
+            try:
+                verify_checkpoint(path, part, 5)
+            except CheckpointError:
+                found += 1
+        (path / name).write_bytes(content)
+        assert found == 1, name

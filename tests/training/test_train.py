@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_the_same(tiny_recipe
     [
         ("parallel.tensor=2", "parallel"),
         ("schedule.warmup_steps=31", "warm-up of 31 steps is longer than training"),
-        ("training.precision=fp16", "loss scale"),
+        ("training.precision=fp16", "fp16_on_cpu=true"),
         ("training.device=cuda", "not available on this machine"),
         ("data.sources.web.text=[nothing/*.jsonl]", "nothing"),
         ("data.sources.code={}", "names no text and no tokens"),

@@ -25,6 +25,16 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
+class Share:
+    """One process's part of an evaluation that several share; alone by default."""
+
+    rank: int = 0
+    ranks: int = 1
+    total: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums
+    """Sums a tensor over all parts."""
+
+
+@dataclass(frozen=True)
 class Score:
     """Sums over the evaluated tokens; the rates follow from them, and scores add up exactly."""
 
@@ -69,7 +79,7 @@ class Score:
 
 
 def evaluate_split(
-    model: nn.Module,
+    model: Any,
     split: Split,
     *,
     sequence_length: int,
@@ -79,13 +89,14 @@ def evaluate_split(
     max_tokens: int | None = None,
     eod_id: int | None = None,
     advance: Callable[[int], None] | None = None,
+    share: Share | None = None,
 ) -> Score:
     """Score of `model` on a split of a token dataset.
 
     The split is cut into windows of `sequence_length` predictions; every token but the first is predicted once. With
     `max_tokens`, windows spread evenly over the whole split are taken. `eod_id` given: attention within documents.
     token_bytes: [vocabulary] int32, bytes each token stands for, 0 for special ones. `advance` is told the number of
-    tokens evaluated, batch by batch.
+    tokens evaluated, batch by batch. share: this process's part among several, which all come to the same score.
     """
     windows = -(-(split.num_tokens - 1) // sequence_length)
     if windows < 1:
@@ -98,7 +109,7 @@ def evaluate_split(
         np.asarray(split.read(start, min(sequence_length + 1, split.num_tokens - start)), dtype=np.int64)
         for start in starts
     )
-    return _score(model, rows, token_bytes, sequence_length, batch_size, device, eod_id, advance)
+    return _score(model, rows, token_bytes, sequence_length, batch_size, device, eod_id, advance, share or Share())
 
 
 def evaluate_pretraining(
@@ -129,7 +140,7 @@ def evaluate_pretraining(
     scores = {}
     for name, texts in domains.items():
         windows = _at_most(_windows(texts, tokenizer, length), max_tokens)
-        scores[name] = _score(model, windows, token_bytes, length, batch_size, device, None, advance)
+        scores[name] = _score(model, windows, token_bytes, length, batch_size, device, None, advance, Share())
     model.train(training)
     total = sum(scores.values(), Score())
     if not total.tokens:
@@ -162,7 +173,7 @@ def _at_most(windows: Iterable[np.ndarray], max_tokens: int | None) -> Iterator[
 
 @torch.no_grad()
 def _score(
-    model: nn.Module,
+    model: Any,
     windows: Iterable[np.ndarray],
     token_bytes: np.ndarray,
     length: int,
@@ -170,11 +181,13 @@ def _score(
     device: torch.device,
     eod_id: int | None,
     advance: Callable[[int], None] | None,
+    share: Share,
 ) -> Score:
     bytes_of = torch.zeros(int(token_bytes.shape[0]) + 1, dtype=torch.int64)
     bytes_of[:-1] = torch.from_numpy(token_bytes.astype(np.int64))
     total = Score()
-    for rows in _batched(windows, batch_size):
+    for batch in _batched(windows, batch_size * share.ranks):
+        rows = batch[share.rank * batch_size : (share.rank + 1) * batch_size]  # none for some in the last batch
         padded = np.full((batch_size, length + 1), IGNORED, dtype=np.int64)
         for number, row in enumerate(rows):
             padded[number, : len(row)] = row
@@ -188,16 +201,18 @@ def _score(
         sizes = bytes_of[torch.where(predicted, targets, -1)]
         total += Score(int(predicted.sum()), float(losses.sum()), float(losses[sizes > 0].sum()), int(sizes.sum()))
         if advance:
-            advance(int(predicted.sum()))
-    return total
+            advance(sum(len(row) - 1 for row in batch))
+    sums = share.total(torch.tensor([total.tokens, total.nats, total.text_nats, total.text_bytes], dtype=torch.float64))
+    tokens, nats, text_nats, text_bytes = sums.tolist()
+    return Score(int(tokens), nats, text_nats, int(text_bytes))
 
 
 def _token_losses(
-    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, documents: torch.Tensor | None
+    model: Any, inputs: torch.Tensor, targets: torch.Tensor, documents: torch.Tensor | None
 ) -> torch.Tensor:
     """[batch, sequence] losses in nats, 0 where the target is ignored; any model that returns logits will do."""
     if hasattr(model, "token_losses"):
-        return model.token_losses(inputs, targets, documents)  # type: ignore[operator]
+        return model.token_losses(inputs, targets, documents)
     output = model(inputs)
     logits = output["logits"] if isinstance(output, Mapping) else output.logits
     return nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")

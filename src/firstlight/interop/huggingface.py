@@ -2,23 +2,24 @@
 
 The llama family carries Hugging Face's own parameter names and pairing of rotary channels, so its weights are copied
 as they are (Qwen3 when it has a query-key norm); the gpt2 family is renamed, with matrices transposed and the three
-projections of attention fused, as GPT-2's Conv1D has them. `transformers` is not needed to write the folder.
+projections of attention fused, as GPT-2's Conv1D has them. `transformers` is not needed to write the folder, nor a
+model: weights are read, turned and written one tensor at a time.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from firstlight import __version__
 from firstlight.config import ModelConfig
 from firstlight.interop.model_card import model_card, public_facts
+from firstlight.interop.safetensors_file import write_safetensors
+from firstlight.interop.weights import Weights, huggingface_tensors, weights_of_model
 from firstlight.model import CausalLanguageModel
 from firstlight.support.console import note, progress
 from firstlight.support.errors import ConfigError, DataError
@@ -28,17 +29,10 @@ from firstlight.tokens.tokenizer import Tokenizer
 MARKER = "firstlight.json"
 """Names the folder as an export (format, version, provenance), so that a later export may replace it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-GPT2_BLOCK = {
-    "input_layernorm": "ln_1",
-    "post_attention_layernorm": "ln_2",
-    "self_attn.o_proj": "attn.c_proj",
-    "mlp.up_proj": "mlp.c_fc",
-    "mlp.down_proj": "mlp.c_proj",
-}
 
 
 def export_huggingface(
-    model: CausalLanguageModel,
+    model: CausalLanguageModel | Weights,
     tokenizer: Tokenizer,
     folder: str | Path,
     *,
@@ -48,51 +42,62 @@ def export_huggingface(
 ) -> dict[str, Any]:
     """Write weights, configuration, tokenizer and model card into `folder`; returns what was written.
 
-    provenance: JSON-like facts of the run; those that may be published (`model_card.PUBLIC`) go to the card and to
-    `firstlight.json`. Weights above `max_shard_bytes` are split over several files with an index. dtype: "float32" or
-    "bfloat16". Returns {"folder", "architecture", "parameters", "bytes", "files", "padding_rows"}. The folder is whole
-    or absent. Raises ConfigError, naming the field, for what Hugging Face's model cannot represent, and DataError for
-    a target that is neither empty nor an earlier export.
+    model: in memory, or the `Weights` of a checkpoint. provenance: JSON-like facts of the run; those that may be
+    published (`model_card.PUBLIC`) go to the card and to `firstlight.json`. Weights above `max_shard_bytes` are split
+    over several files with an index. dtype: "float32" or "bfloat16". Returns {"folder", "architecture", "parameters",
+    "bytes", "files", "padding_rows", "unused_rows"}: the last rows of the vocabulary that were left out because
+    rounding up had added them, and those that no token has and that stay because the vocabulary's size was given. The
+    folder is whole or absent. Raises ConfigError, naming the field, for what Hugging Face's model cannot represent,
+    and DataError for a target that is neither empty nor an earlier export, or that the weights cannot be written to.
     """
     folder = Path(folder)
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}.")
     if max_shard_bytes < 1:
         raise ConfigError(f"max_shard_bytes is {max_shard_bytes}; at least 1 is due.")
-    vocab_size = model.head_weight.shape[0]
+    weights = model if isinstance(model, Weights) else weights_of_model(model)
+    settings = huggingface_config(weights.config, tokenizer, dtype)
+    vocab_size = settings["vocab_size"]
     if tokenizer.vocab_size > vocab_size:
         raise ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and the model's vocab_size is {vocab_size}; "
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model's vocabulary {vocab_size}; "
             "they do not belong together."
         )
-    settings = huggingface_config(model.config, tokenizer, dtype)
     _check_target(folder)
 
-    summary: dict[str, Any] = {"folder": str(folder), "architecture": settings["architectures"][0]}
+    summary: dict[str, Any] = {
+        "folder": str(folder),
+        "architecture": settings["architectures"][0],
+        "padding_rows": weights.config.vocab_padding,
+        "unused_rows": vocab_size - tokenizer.vocab_size,
+    }
+    facts = public_facts(provenance or {})
     with atomic_folder(folder) as temporary:
         tokenizer.save(temporary)
         write_json(temporary / "config.json", settings)
         write_json(temporary / "generation_config.json", _generation_config(settings))
         try:
-            summary |= _write_weights(model, temporary, DTYPES[dtype], max_shard_bytes)
-        except SafetensorError as problem:  # its word for a full disk, too
-            raise DataError(f"{folder}: the weights cannot be written ({problem}).") from None
-        summary["padding_rows"] = vocab_size - tokenizer.vocab_size
-        facts = public_facts(provenance or {})
+            summary |= _write_weights(weights, temporary, DTYPES[dtype], max_shard_bytes)
+        except OSError as problem:
+            raise DataError(f"{folder}: the weights cannot be written ({problem.strerror or problem}).") from None
         (temporary / "README.md").write_text(model_card(settings, summary, facts), encoding="utf-8")
-        write_json(temporary / MARKER, {"format": "huggingface", "firstlight": __version__, "provenance": facts})
+        description = {"format": "huggingface", "firstlight": __version__, "padding_rows": summary["padding_rows"]}
+        write_json(temporary / MARKER, {**description, "provenance": facts})
     if summary["padding_rows"]:
-        note(f"export: {summary['padding_rows']} of {vocab_size} vocabulary rows are padding, no token has them.")
+        note(f"export: {summary['padding_rows']} padding rows of the vocabulary left out; {vocab_size} rows remain.")
+    if summary["unused_rows"]:
+        note(f"export: no token has {summary['unused_rows']} of the {vocab_size} vocabulary rows.")
     return summary
 
 
 def huggingface_config(config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
     """The content of config.json: LlamaForCausalLM, Qwen3ForCausalLM or GPT2LMHeadModel.
 
-    Raises ConfigError, naming the field, for a shape that the class does not have.
+    Its vocabulary is without padding. Raises ConfigError, naming the field, for a shape that the class does not have.
     """
+    assert config.vocab_size is not None
     common = {
-        "vocab_size": config.vocab_size,
+        "vocab_size": config.vocab_size - config.vocab_padding,
         "initializer_range": config.initializer_range,
         "tie_word_embeddings": config.tie_word_embeddings,
         "bos_token_id": tokenizer.eod_id,
@@ -146,50 +151,24 @@ def huggingface_config(config: ModelConfig, tokenizer: Tokenizer, dtype: str) ->
     }
 
 
-def huggingface_weights(model: CausalLanguageModel) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every weight under Hugging Face's names, one at a time; tied weights once."""
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    if model.config.architecture == "llama":
-        yield from weights.items()
-        return
-    yield "transformer.wte.weight", weights["model.embed_tokens.weight"]
-    yield "transformer.wpe.weight", weights["model.embed_positions.weight"]
-    for layer in range(model.config.num_hidden_layers):
-        ours, theirs = f"model.layers.{layer}.", f"transformer.h.{layer}."
-        fused = [f"{ours}self_attn.{name}_proj" for name in "qkv"]
-        yield f"{theirs}attn.c_attn.weight", torch.cat([weights[f"{name}.weight"] for name in fused]).T
-        yield f"{theirs}attn.c_attn.bias", torch.cat([weights[f"{name}.bias"] for name in fused])
-        for name, other in GPT2_BLOCK.items():
-            weight = weights[f"{ours}{name}.weight"]
-            yield f"{theirs}{other}.weight", weight.T if weight.ndim == 2 else weight
-            yield f"{theirs}{other}.bias", weights[f"{ours}{name}.bias"]
-    yield "transformer.ln_f.weight", weights["model.norm.weight"]
-    yield "transformer.ln_f.bias", weights["model.norm.bias"]
-    if "lm_head.weight" in weights:
-        yield "lm_head.weight", weights["lm_head.weight"]
-
-
-def _write_weights(
-    model: CausalLanguageModel, folder: Path, dtype: torch.dtype, max_shard_bytes: int
-) -> dict[str, Any]:
-    """Write model.safetensors, or numbered shards and their index. No more than a shard is held beside the model."""
-    from safetensors.torch import save_file
-
-    sizes = ((name, weight.numel() * dtype.itemsize) for name, weight in huggingface_weights(model))
-    shards = _plan_shards(sizes, max_shard_bytes)
+def _write_weights(weights: Weights, folder: Path, dtype: torch.dtype, max_shard_bytes: int) -> dict[str, Any]:
+    """Write model.safetensors, or numbered shards and their index. One tensor is held at a time."""
+    tensors = {tensor.name: tensor for tensor in huggingface_tensors(weights)}
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    shards = _plan_shards(
+        ((name, math.prod(tensor.shape) * dtype.itemsize) for name, tensor in tensors.items()), max_shard_bytes
+    )
     file_names = [
         "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         for number in range(1, len(shards) + 1)
     ]
-    total = sum(sum(shard.values()) for shard in shards)
-    weights = huggingface_weights(model)
+    total = parameters * dtype.itemsize
     with progress("export", total, "bytes") as bar:
         for file_name, shard in zip(file_names, shards, strict=True):
-            part = itertools.islice(weights, len(shard))
-            tensors = {name: weight.to("cpu", dtype).contiguous() for name, weight in part}
-            save_file(tensors, folder / file_name, metadata={"format": "pt"})
-            bar.advance(sum(shard.values()))
-    parameters = model.num_parameters()
+            shapes = {name: tensors[name].shape for name in shard}
+            write_safetensors(
+                folder / file_name, shapes, lambda name: tensors[name].read(weights), dtype, wrote=bar.advance
+            )
     if len(shards) > 1:
         places = {name: file for file, shard in zip(file_names, shards, strict=True) for name in shard}
         index = {"metadata": {"total_size": total, "total_parameters": parameters}, "weight_map": places}

@@ -84,8 +84,8 @@ def _model_rows(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Iter
     yield "class", settings["architectures"][0]
     yield "parameters", f"{summary['parameters']:,}"
     yield "weights", f"{settings['dtype']}, {summary['bytes']:,} bytes"
-    padding = f", of which {summary['padding_rows']} rows are padding" if summary["padding_rows"] else ""
-    yield "vocabulary", f"{settings['vocab_size']:,}{padding}"
+    unused = f", of which no token has {summary['unused_rows']:,}" if summary["unused_rows"] else ""
+    yield "vocabulary", f"{settings['vocab_size']:,}{unused}"
     yield "longest sequence", f"{settings.get('max_position_embeddings', settings.get('n_positions')):,} tokens"
 
 

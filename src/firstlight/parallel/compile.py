@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from firstlight.parallel.blocks import blocks
+
 
 def why_not_compile(device: torch.device) -> str | None:
     """The reason why torch.compile cannot work here (no compiler, no headers), or None when it can."""
@@ -27,5 +29,5 @@ def why_not_compile(device: torch.device) -> str | None:
 
 def apply_compile(model: nn.Module) -> None:
     """Compile every Transformer block (`model.model.layers`) in place; parameter names stay."""
-    for block in model.model.layers:  # type: ignore[union-attr]
+    for block in blocks(model):
         block.compile(fullgraph=True, dynamic=False)

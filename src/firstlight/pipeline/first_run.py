@@ -20,6 +20,8 @@ import torch
 from firstlight.config import RunConfig
 from firstlight.evaluation.generation import generate
 from firstlight.parallel.compile import why_not_compile
+from firstlight.parallel.parallel_model import ParallelModel
+from firstlight.parallel.ranks import Ranks
 from firstlight.pipeline.run_training import check_before_work, sample_stream, train_prepared
 from firstlight.pipeline.scoring import evaluate
 from firstlight.pipeline.show import score_table
@@ -30,7 +32,7 @@ from firstlight.recipe import apply_overrides, parse_config, read_recipe
 from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress, warn
 from firstlight.support.errors import ConfigError
 from firstlight.training.device import DTYPES, choose_device
-from firstlight.training.load import build_model, load_trained
+from firstlight.training.load import load_trained
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.trainer import Trainer
 
@@ -133,16 +135,13 @@ def _with_pace(resolved: RunConfig, paced: RunConfig) -> RunConfig:
 
 def _seconds_per_step(config: RunConfig, prepared: Prepared, device: torch.device) -> float:
     """Median time of a training step, compilation and warm-up left out; the model is thrown away."""
-    trainer = Trainer(
-        config,
-        RunFolder(config.run_folder),
-        build_model(config, device),
-        sample_stream(prepared),
-        device,
-        eod_id=prepared.tokenizer.eod_id,
-        peak_flops=1.0,
-        compile_blocks=config.training.compile and why_not_compile(device) is None,
-    )
+    compile_blocks = config.training.compile and why_not_compile(device) is None
+    model = ParallelModel(config, Ranks(device=device), compile_blocks=compile_blocks)
+    model.materialize()
+    model.init_weights()
+    run = RunFolder(config.run_folder, writes=False)
+    eod_id = prepared.tokenizer.eod_id
+    trainer = Trainer(config, run, model, sample_stream(prepared), eod_id=eod_id, peak_flops=1.0)
     times = []
     steps = WARM_UP_STEPS + TIMED_STEPS
     with progress("time", steps, "steps") as bar, trainer.batches() as batches:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from firstlight.config import RunConfig
+from firstlight.config.run import LaunchConfig
 from firstlight.parallel.compile import why_not_compile
+from firstlight.parallel.float8 import check_float8
+from firstlight.parallel.parallel_model import ParallelModel
+from firstlight.parallel.pipeline import SPLIT_BACKWARD
+from firstlight.parallel.ranks import Ranks, local_device, start_ranks, stop_ranks
 from firstlight.pipeline.scoring import score_splits
 from firstlight.pipeline.stages import Prepared, describe_datasets, prepare
 from firstlight.planning.flops import parameter_count, training_flops_per_token
@@ -16,9 +21,11 @@ from firstlight.recipe import apply_overrides, config_diff, load_config, parse_c
 from firstlight.support.console import heading, human_count, note, warn
 from firstlight.support.errors import ConfigError
 from firstlight.support.files import folder_lock
+from firstlight.support.logs import log_to
+from firstlight.support.peers import watching
+from firstlight.support.ranks import local_world_size, together, world_size
 from firstlight.tokens.batches import SampleStream
 from firstlight.training.device import choose_device, device_name, peak_flops
-from firstlight.training.load import allocate_model, build_model
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.schedule import decay_range
 from firstlight.training.trainer import Trainer, Validate
@@ -28,11 +35,26 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     """Train a recipe (name or YAML file), or resume a run folder; returns the run.
 
     Stages before training run first where the recipe names text (cached). A run that exists is resumed from its newest
-    sound checkpoint when its settings agree, and refused when they do not.
+    sound checkpoint when its settings agree, and refused when they do not. Under torchrun, every process calls this;
+    the stages before training are run by one of them.
     """
     original = read_run_or_recipe(recipe, overrides)
-    check_before_work(original)
-    return train_prepared(original, prepare(original))
+    check_supported(original)
+    log_to(original.run_folder)
+    if not together():
+        check_folder(original)
+        return train_prepared(original, prepare(original))
+    with watching():
+        ranks = start_ranks(original.layout(world_size()), local_device(choose_device(original.training.device)))
+        prepared = ranks.from_chief(lambda: _prepared_by_chief(original))
+        run = train_prepared(original, prepared if ranks.chief else prepare(prepared.config), ranks)
+        stop_ranks()
+    return run
+
+
+def _prepared_by_chief(original: RunConfig) -> Prepared:
+    check_folder(original)
+    return prepare(original)
 
 
 def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfig:
@@ -49,6 +71,7 @@ def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfi
     if path.name in ("", ".."):
         path = path.resolve()
     tree, origin = read_recipe(run.config_file)
+    tree["launch"] = _cluster().model_dump()
     apply_overrides(tree, overrides)
     return parse_config({**tree, "runs_directory": str(path.parent), "name": path.name}, origin)
 
@@ -56,6 +79,11 @@ def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfi
 def check_before_work(config: RunConfig) -> RunFolder:
     """The run of a configuration, after all that can be wrong with it and its folder before stages are run."""
     check_supported(config)
+    return check_folder(config)
+
+
+def check_folder(config: RunConfig) -> RunFolder:
+    """The run of a configuration, after all that can be wrong with its folder; on one process of a run."""
     run = RunFolder(config.run_folder)
     if not run.exists:
         run.check_place()
@@ -66,27 +94,35 @@ def check_before_work(config: RunConfig) -> RunFolder:
 
 
 def check_supported(config: RunConfig) -> None:
-    """ConfigError for what the schema knows and this release cannot do yet, before anything is started."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1:
+    """ConfigError for what these processes on this machine cannot do, before anything is started."""
+    config.layout(world_size())
+    device = choose_device(config.training.device)
+    if device.type == "mps" and world_size() > 1:
+        raise ConfigError("Apple MPS trains in one process; use training.device=cpu, or start it without torchrun.")
+    precision = config.training.precision
+    if precision == "fp16" and device.type == "cpu" and not config.training.fp16_on_cpu:
         raise ConfigError(
-            f"started as {world_size} processes; this release trains in one process. Start it without torchrun."
+            "training.precision is fp16, whose matrix products are hundreds of times slower than bf16's on a CPU; use "
+            "training.precision=bf16 or fp32, or insist with training.fp16_on_cpu=true."
         )
-    parallel = config.parallel
-    for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline), ("context", parallel.context)):
-        if size > 1:
-            raise ConfigError(
-                f"parallel.{name} is {size}; this release trains in one process. Use parallel.{name}=1, "
-                "or wait for the release that divides a model over processes."
-            )
-    if config.training.precision == "fp16":
+    if precision == "fp8":
+        check_float8(device)
+    _check_compile(config)
+    step_tokens = config.batch(world_size()).global_batch_size * config.data.sequence_length
+    decay_range(config.schedule, config.steps(world_size()), step_tokens)
+
+
+def _check_compile(config: RunConfig) -> None:
+    if config.training.compile and config.parallel.pipeline_schedule in SPLIT_BACKWARD and config.parallel.pipeline > 1:
         raise ConfigError(
-            "training.precision is fp16, which needs a loss scale that this release does not have; "
-            "use training.precision=bf16 (same speed, wider range) or fp32."
+            f"parallel.pipeline_schedule {config.parallel.pipeline_schedule} takes the backward pass apart, which "
+            "compiled blocks do not allow; use training.compile=false, or pipeline_schedule=interleaved."
         )
-    choose_device(config.training.device)
-    step_tokens = config.batch(world_size=1).global_batch_size * config.data.sequence_length
-    decay_range(config.schedule, config.steps(world_size=1), step_tokens)
+
+
+def _cluster() -> LaunchConfig:
+    """The processes that run now, as a recipe would ask for them."""
+    return LaunchConfig(nodes=world_size() // local_world_size(), gpus_per_node=local_world_size())
 
 
 def show_settings(original: RunConfig, resolved: RunConfig) -> None:
@@ -98,49 +134,48 @@ def show_settings(original: RunConfig, resolved: RunConfig) -> None:
             note(f"  {key}: {'unset' if before in (None, {}) else before} → {after}")
 
 
-def train_prepared(original: RunConfig, prepared: Prepared) -> RunFolder:
-    """Train or resume the run of a configuration whose stages before training are done."""
-    run = RunFolder(original.run_folder)
+def train_prepared(original: RunConfig, prepared: Prepared, ranks: Ranks | None = None) -> RunFolder:
+    """Train or resume the run of a configuration whose stages before training are done; ranks: unset in one process."""
+    if ranks is None:
+        ranks = Ranks(device=choose_device(original.training.device))
+    run = RunFolder(original.run_folder, writes=ranks.chief)
     show_settings(original, prepared.config)
-    with folder_lock(run.path, "the run"):
-        return _train_locked(original, prepared, run)
+    config = prepared.config.model_copy(update={"launch": _cluster()})
+    with folder_lock(run.path, "the run") if ranks.chief else nullcontext():
+        return _train_locked(original, replace(prepared, config=config), run, ranks)
 
 
-def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> RunFolder:
-    config = prepared.config
+def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks: Ranks) -> RunFolder:
+    config, device = prepared.config, ranks.device
     heading(f"train: {run.path}")
-    device = choose_device(config.training.device)
     stream = sample_stream(prepared)
     for remark in stream.notes():
         note(remark)
-    total_steps, global_batch_size = config.steps(world_size=1), config.batch(1).global_batch_size
-    stream.check_supply(total_steps * global_batch_size, global_batch_size)
-    peak, peak_source = peak_flops(device, config.training.precision)
+    batch = config.batch(ranks.layout.world_size)
+    total_steps = config.steps(ranks.layout.world_size)
+    stream.check_supply(total_steps * batch.global_batch_size, batch.global_batch_size)
+    peak, peak_source = ranks.from_chief(lambda: peak_flops(device, config.training.precision))
     reason = why_not_compile(device) if config.training.compile else "training.compile is false"
     if config.training.compile and reason:
         warn(f"torch.compile is off: {reason}.")
-    _describe(config, prepared, device, peak, peak_source, total_steps, compiled=reason is None)
+    _describe(config, prepared, ranks, peak, peak_source, total_steps, compiled=reason is None)
 
-    resuming = run.exists and run.last_step() is not None
-    model = allocate_model(config, device) if resuming else build_model(config, device)
+    resuming, exists = ranks.from_chief(lambda: (run.exists and run.last_step() is not None, run.exists))
+    model = ParallelModel(config, ranks, compile_blocks=reason is None)
+    model.materialize()
+    if not resuming:
+        model.init_weights()
     trainer = Trainer(
         config,
         run,
         model,
         stream,
-        device,
         eod_id=prepared.tokenizer.eod_id,
         peak_flops=peak,
-        compile_blocks=reason is None,
-        validate=validator(prepared),
+        remark="compiling" if reason is None else "",
+        validate=validator(prepared, ranks),
     )
-    provenance = prepared.provenance(original)
-    if run.exists:
-        run.check_resumable(config, provenance, prepared.tokenizer)
-        run.write_config(config)
-        prepared.tokenizer.save(run.tokenizer_folder)
-    else:
-        run.create(config, prepared.tokenizer, provenance)
+    ranks.from_chief(lambda: _keep_settings(original, prepared, run, exists))
     if resuming:
         trainer.resume()
         if trainer.step >= trainer.total_steps:
@@ -154,6 +189,17 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder) -> Ru
     return run
 
 
+def _keep_settings(original: RunConfig, prepared: Prepared, run: RunFolder, exists: bool) -> None:
+    """Begin the run folder, or check that an existing one goes on as it began and note what has changed."""
+    provenance = prepared.provenance(original)
+    if exists:
+        run.check_resumable(prepared.config, provenance, prepared.tokenizer)
+        run.write_config(prepared.config)
+        prepared.tokenizer.save(run.tokenizer_folder)
+    else:
+        run.create(prepared.config, prepared.tokenizer, provenance)
+
+
 def sample_stream(prepared: Prepared) -> SampleStream:
     """The training samples of a prepared configuration; ids outside the model's vocabulary never leave it."""
     splits = {name: dataset.splits["train"] for name, dataset in prepared.datasets.items()}
@@ -161,7 +207,7 @@ def sample_stream(prepared: Prepared) -> SampleStream:
     return SampleStream(splits, config.data, config.seed, config.model.vocab_size)
 
 
-def validator(prepared: Prepared) -> Validate | None:
+def validator(prepared: Prepared, ranks: Ranks) -> Validate | None:
     """A function model → {source: loss, perplexity, bits per byte} on held-out documents; None without any."""
     config, splits = prepared.config, prepared.held_out
     for name in prepared.datasets:
@@ -169,16 +215,19 @@ def validator(prepared: Prepared) -> Validate | None:
             warn(f"source '{name}' has no held-out documents; it is not validated.")
     if not splits:
         return None
-    return lambda model: score_splits(model, splits, config, prepared.tokenizer, config.evaluation.max_tokens)
+    most = config.evaluation.max_tokens
+    return lambda model: score_splits(model, splits, config, prepared.tokenizer, most, ranks=ranks)
 
 
 def _describe(
-    config: RunConfig, prepared: Prepared, device: Any, peak: float, source: str, steps: int, compiled: bool
+    config: RunConfig, prepared: Prepared, ranks: Ranks, peak: float, source: str, steps: int, compiled: bool
 ) -> None:
-    batch, length = config.batch(1), config.data.sequence_length
+    device, batch, length = ranks.device, config.batch(ranks.layout.world_size), config.data.sequence_length
     tokens = steps * batch.global_batch_size * length
     flops = training_flops_per_token(config.model, length) * tokens
     rate = f"{peak / 1e12:.3g} TFLOP/s" if peak >= 1e12 else f"{peak / 1e9:.3g} GFLOP/s"
+    if ranks.layout.world_size > 1:
+        note(f"layout: {ranks.layout.world_size} processes = {ranks.layout}")
     note(f"device: {device.type} ({device_name(device)}), peak {rate} ({source})")
     note(
         f"model: {human_count(parameter_count(config.model))} parameters, {config.training.precision}"

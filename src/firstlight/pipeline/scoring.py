@@ -7,8 +7,10 @@ from pathlib import Path
 
 from firstlight.config import RunConfig
 from firstlight.documents import expand_inputs, read_documents
-from firstlight.evaluation.perplexity import evaluate_pretraining, evaluate_split
+from firstlight.evaluation.perplexity import Share, evaluate_pretraining, evaluate_split
 from firstlight.model import CausalLanguageModel
+from firstlight.parallel.parallel_model import ParallelModel
+from firstlight.parallel.ranks import Ranks
 from firstlight.support.console import progress, warn
 from firstlight.support.errors import DataError
 from firstlight.tokens.dataset import Split, TokenDataset
@@ -16,6 +18,7 @@ from firstlight.tokens.tally import Tally
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.load import TrainedModel, load_trained
 
+DEFAULT_BATCH_SIZE = 8
 Scores = dict[str, dict[str, float]]
 
 
@@ -47,17 +50,21 @@ def _on_held_out(trained: TrainedModel, max_tokens: int | None) -> Scores:
 
 
 def score_splits(
-    model: CausalLanguageModel,
+    model: CausalLanguageModel | ParallelModel,
     splits: Mapping[str, Split],
     config: RunConfig,
     tokenizer: Tokenizer,
     max_tokens: int | None,
     advance: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> Scores:
     """Scores of `model` on a split of each source, cut and masked as the configuration says.
 
-    max_tokens: most tokens per source; unset: all. `advance` is told the number of tokens evaluated.
+    max_tokens: most tokens per source; unset: all. `advance` is told the number of tokens evaluated. ranks: the
+    processes that share the work, all of which call this and get the same scores; unset: this one alone.
     """
+    ranks = ranks or Ranks(device=next(p.device for _, p in model.named_parameters()))
+    share = Share(ranks.data_rank, ranks.layout.data, ranks.sum_over_data)
     token_bytes = tokenizer.token_bytes()
     return {
         name: evaluate_split(
@@ -66,17 +73,18 @@ def score_splits(
             sequence_length=config.data.sequence_length,
             token_bytes=token_bytes,
             batch_size=_batch_size(config),
-            device=next(model.parameters()).device,
+            device=ranks.device,
             max_tokens=max_tokens,
             eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
             advance=advance,
+            share=share,
         ).as_dict()
         for name, split in splits.items()
     }
 
 
 def _batch_size(config: RunConfig) -> int:
-    return config.evaluation.batch_size or config.batch(1).micro_batch_size
+    return config.evaluation.batch_size or config.training.micro_batch_size or DEFAULT_BATCH_SIZE
 
 
 def _held_out(trained: TrainedModel) -> Iterator[tuple[str, Split]]:

@@ -163,14 +163,18 @@ def export(
     step: int | None = None,
     dtype: str = "float32",
 ) -> Path:
-    """Write the model of a run as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; returns the folder."""
+    """Write the model of a run as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; returns the folder.
+
+    No model is built: the memory that it takes is that of the largest tensor, a few times over.
+    """
     if format != "huggingface":
         raise ConfigError(f"--format {format} is not known; known: huggingface.")
     from firstlight.interop.huggingface import export_huggingface
-    from firstlight.training.load import load_trained
+    from firstlight.interop.weights import weights_of_checkpoint
+    from firstlight.training.load import open_trained
 
     _check_output(Path(folder), "firstlight.json", "an earlier export")
-    trained = load_trained(run, step, "cpu")
+    trained = open_trained(run, step)
     provenance = {
         **trained.run.provenance,
         "name": trained.config.name,
@@ -183,7 +187,8 @@ def export(
         },
         "evaluation": trained.state.get("validation") or {},
     }
-    export_huggingface(trained.model, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
+    weights = weights_of_checkpoint(trained.tensors, trained.config.model)
+    export_huggingface(weights, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
     return Path(folder)
 
 

@@ -1,4 +1,4 @@
-"""A trained model out of a run folder, ready to evaluate, to write or to export."""
+"""What a run folder holds of a trained model: ready to evaluate and to write, or its tensors one at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from firstlight.config import RunConfig
+from firstlight.config import ParallelConfig, RunConfig
 from firstlight.model import CausalLanguageModel
 from firstlight.support.errors import CheckpointError
 from firstlight.tokens.tokenizer import Tokenizer
-from firstlight.training.checkpoint import load_checkpoint
+from firstlight.training.checkpoint import CheckpointTensors, find_checkpoint, load_checkpoint, read_state
 from firstlight.training.device import choose_device
 from firstlight.training.run_folder import RunFolder
 
@@ -29,11 +29,15 @@ class TrainedModel:
     """step, samples_consumed, tokens_consumed, validation."""
 
 
-def build_model(config: RunConfig, device: torch.device) -> CausalLanguageModel:
-    """The model of a resolved configuration, initialised by its seed (independent of device and layout)."""
-    model = allocate_model(config, device)
-    model.init_weights(config.seed)
-    return model
+@dataclass(frozen=True)
+class TrainedTensors:
+    """The same on disk: no model is built."""
+
+    run: RunFolder
+    config: RunConfig
+    tensors: CheckpointTensors
+    tokenizer: Tokenizer
+    state: dict[str, Any]
 
 
 def allocate_model(config: RunConfig, device: torch.device) -> CausalLanguageModel:
@@ -48,11 +52,23 @@ def load_trained(run_folder: str | Path, step: int | None = None, device: str | 
 
     device: auto, cuda, mps or cpu; unset: what the run's configuration says.
     """
-    run = RunFolder.open(run_folder)
-    config = run.config
-    if run.last_step() is None:
-        raise CheckpointError(f"{run.path}: no checkpoint yet; train it first: firstlight train {run.path}")
+    run, config = _trained_run(run_folder)
     model = allocate_model(config, choose_device(device or config.training.device))
     tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
     state = load_checkpoint(run.checkpoints, tensors, step)
     return TrainedModel(run, config, model.eval(), run.tokenizer, state)
+
+
+def open_trained(run_folder: str | Path, step: int | None = None) -> TrainedTensors:
+    """The tensors of a run at `step` (unset: the newest sound checkpoint), verified, to be read one at a time."""
+    run, config = _trained_run(run_folder)
+    path = find_checkpoint(run.checkpoints, step)
+    return TrainedTensors(run, config, CheckpointTensors(path), run.tokenizer, read_state(path))
+
+
+def _trained_run(run_folder: str | Path) -> tuple[RunFolder, RunConfig]:
+    run = RunFolder.open(run_folder)
+    config = run.config.model_copy(update={"parallel": ParallelConfig()})  # what reads a run is one process
+    if run.last_step() is None:
+        raise CheckpointError(f"{run.path}: no checkpoint yet; train it first: firstlight train {run.path}")
+    return run, config

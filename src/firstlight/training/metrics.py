@@ -13,12 +13,17 @@ from firstlight.training.run_folder import RunFolder
 
 
 class MetricsLog:
-    """`write(step, values)` appends to metrics.jsonl and to the trackers that the configuration names."""
+    """`write(step, values)` appends to metrics.jsonl and to the trackers that the configuration names.
+
+    Where the run folder is left to another process, it does nothing.
+    """
 
     def __init__(self, run: RunFolder, config: RunConfig) -> None:
         self._path = run.metrics
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8") if run.writes else None
         self._trackers: list[_TensorBoard | _WeightsAndBiases] = []
+        if not run.writes:
+            return
         if config.logging.tensorboard:
             self._trackers.append(_TensorBoard(run))
         if config.logging.wandb_project:
@@ -26,6 +31,8 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of one step; nested mappings become keys joined by '/'."""
+        if self._file is None:
+            return
         flat = dict(_flatten(values))
         with naming(self._path):
             self._file.write(json.dumps({"step": step, **flat}) + "\n")
@@ -34,7 +41,8 @@ class MetricsLog:
             tracker.write(step, flat)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         for tracker in self._trackers:
             tracker.close()
 

@@ -29,6 +29,8 @@ _CHANGEABLE_ON_RESUME = (
     "training.gradient_accumulation_steps",
     "training.max_grad_norm",
     "training.precision",
+    "training.loss_scale.",
+    "training.fp16_on_cpu",
     "training.device",
     "training.compile",
     "training.recompute",
@@ -50,8 +52,9 @@ _CHANGEABLE_ON_RESUME = (
 class RunFolder:
     """Paths and small files of one run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        """writes: false on all but one of the processes of a run; its small files are then left to that one."""
+        self.path, self.writes = Path(path), writes
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events.jsonl"
@@ -104,7 +107,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path}: a file, where the run folder is due; choose another name=NAME.")
-        begun = (self.tokenizer_folder.name, self.provenance_file.name)  # left by a start that was killed
+        begun = (self.tokenizer_folder.name, self.provenance_file.name, "logs")  # of this start, or one that was killed
         others = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != "." and entry.name not in begun)
         if others:
             raise CheckpointError(
@@ -114,6 +117,8 @@ class RunFolder:
 
     def create(self, config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, dict[str, Any]]) -> None:
         """Write the small files, all of them or none; config.yaml last, because it makes the folder a run."""
+        if not self.writes:
+            return
         try:
             tokenizer.save(self.tokenizer_folder)
             write_json(self.provenance_file, _provenance(datasets, tokenizer))
@@ -124,11 +129,15 @@ class RunFolder:
             raise
 
     def write_config(self, config: RunConfig) -> None:
+        if not self.writes:
+            return
         with atomic_file(self.config_file, "w") as handle:
             handle.write(dump_config(config))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl: what happened and when."""
+        if not self.writes:
+            return
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, **fields}
         with naming(self.events), self.events.open("a", encoding="utf-8") as handle:
             handle.write(to_json(line) + "\n")
@@ -145,10 +154,11 @@ class RunFolder:
                     "Start another run with name=NEW_NAME."
                 )
         length = new.data.sequence_length
-        if old.batch(1).global_batch_size != new.batch(1).global_batch_size:
+        before, after = (config.batch(config.declared_world_size).global_batch_size for config in (old, new))
+        if before != after:
             raise ConfigError(
-                f"{self.path}: the run began with {old.batch(1).global_batch_size} sequences of {length} a step, "
-                f"now it would be {new.batch(1).global_batch_size}; a resumed run keeps its global batch."
+                f"{self.path}: the run began with {before} sequences of {length} a step, now it would be {after}; "
+                f"a resumed run keeps its global batch: training.global_batch_size={before}."
             )
         began = self.provenance
         for source, dataset in datasets.items():
@@ -163,7 +173,7 @@ class RunFolder:
 
     def trim_metrics(self, step: int) -> None:
         """Drop metric lines after `step`: a resumed run writes them again, the same."""
-        if not self.metrics.is_file():
+        if not self.writes or not self.metrics.is_file():
             return
         kept = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():

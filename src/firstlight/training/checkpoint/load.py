@@ -1,0 +1,85 @@
+"""Loading: which checkpoint is taken, and filling the tensors of any layout from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from firstlight.support.console import warn
+from firstlight.support.errors import CheckpointError, FirstlightError
+from firstlight.support.files import read_json
+from firstlight.training.checkpoint.folder import (
+    STATE,
+    checkpoint_folder,
+    checkpoint_steps,
+    set_aside,
+    verify_checkpoint,
+)
+from firstlight.training.checkpoint.group import Group
+from firstlight.training.checkpoint.plans import parts_of
+from firstlight.training.checkpoint.reader import CheckpointTensors
+
+
+def load_checkpoint(
+    folder: Path, tensors: Mapping[str, Tensor], step: int | None = None, group: dist.ProcessGroup | None = None
+) -> dict[str, Any]:
+    """Fill `tensors` in place from the newest sound checkpoint in `folder` (or from `step`); returns its state.
+
+    All ranks of `group` call it together (None: the default process group, or this process alone). `tensors` are plain
+    tensors and DTensors at any layout, on each rank those that it holds; they may be a part of what was saved (only the
+    model, for evaluation). A damaged checkpoint is set aside with a warning and the one before it is used, unless
+    `step` asks for that very one. CheckpointError on all ranks alike.
+    """
+    ranks = Group(group)
+    path = find_checkpoint(folder, step, group)
+    ranks.on_each(lambda: CheckpointTensors(path).fill(parts_of(tensors)))
+    return ranks.on_first(lambda: read_state(path))
+
+
+def find_checkpoint(folder: Path, step: int | None = None, group: dist.ProcessGroup | None = None) -> Path:
+    """The newest sound checkpoint in `folder` (or that of `step`), every file of it verified, the work shared by ranks.
+
+    Rank 0 decides which is taken and sets damaged ones aside; all ranks get the same answer.
+    """
+    ranks = Group(group)
+    steps = ranks.on_first(lambda: checkpoint_steps(folder))
+    if step is not None and step not in steps:
+        have = ", ".join(map(str, steps)) or "none"
+        raise CheckpointError(f"{folder}: no complete checkpoint of step {step}; there are: {have}.")
+    for candidate in reversed(steps) if step is None else [step]:
+        path = checkpoint_folder(folder, candidate)
+        problem = _problem(path, ranks)
+        if problem is None:
+            return path
+        if step is not None:
+            raise CheckpointError(problem)
+        _put_away(path, problem, ranks)
+    raise CheckpointError(f"{folder}: no complete checkpoint to load.")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """state.json of a checkpoint: {"step": int, …}."""
+    return read_json(path / STATE, "checkpoint state")
+
+
+def _problem(path: Path, ranks: Group) -> str | None:
+    """What is wrong with a checkpoint, the same sentence on all ranks; each looks at its share of the files."""
+
+    def look() -> str | None:
+        try:
+            verify_checkpoint(path, ranks.rank, ranks.size)
+        except FirstlightError as problem:
+            return str(problem)
+        return None
+
+    return next((found for found in ranks.on_each(look) if found), None)
+
+
+def _put_away(path: Path, problem: str, ranks: Group) -> None:
+    done = ranks.on_first(lambda: set_aside(path))
+    if ranks.is_first:
+        warn(f"{problem} {done}; the checkpoint before it is used.")
