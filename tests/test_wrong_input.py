@@ -137,7 +137,10 @@ NO_RECIPE = {
     "unknown source": ("recipe.yaml data.mixture.cod=1", "names 'cod'", "Did you mean 'code'?"),
     "name": ("recipe.yaml name=../x", "name: letters, digits, '.', '_' and '-' are due", "not '../x'"),
     "seed": ("recipe.yaml seed=99999999999999999999", "seed: input should be less than"),
-    "choice": ("recipe.yaml training.precision=fp9", "training.precision: input should be 'fp32', 'bf16', 'fp16' or 'fp8'"),
+    "choice": (
+        "recipe.yaml training.precision=fp9",
+        "training.precision: input should be 'fp32', 'bf16', 'fp16' or 'fp8'",
+    ),
 }
 NO_OUTPUT = {
     "a file": ("manual.jsonl", "manual.jsonl: a file, where the output folder is due"),

@@ -106,6 +106,8 @@ class TrainingConfig(Section):
     def _length(self) -> TrainingConfig:
         if self.total_steps is not None and self.total_tokens is not None:
             raise ValueError("give total_steps or total_tokens, not both")
+        if self.precision != "fp16" and self.loss_scale != LossScaleConfig():
+            raise ValueError(f"loss_scale is for precision fp16, not {self.precision}; leave it out")
         return self
 
 

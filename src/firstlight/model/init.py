@@ -14,9 +14,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from firstlight.config import ModelConfig
+from firstlight.support.parts import part_of
 
 RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
 WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -28,11 +28,8 @@ def init_weights(model: nn.Module, config: ModelConfig, seed: int) -> None:
     for name, parameter in model.named_parameters():
         for wrapper in WRAPPERS:
             name = name.replace(wrapper, "")
-        value = initial_value(name, parameter.shape, config, seed)
-        if isinstance(parameter, DTensor):
-            value = value.to(parameter.device_mesh.device_type, parameter.dtype)
-            value = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
-        parameter.copy_(value)
+        part = part_of(parameter)
+        part.local.copy_(part.of(initial_value(name, parameter.shape, config, seed)))
 
 
 def initial_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:

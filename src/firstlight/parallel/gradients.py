@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from firstlight.parallel.parallel_model import ParallelModel
-from firstlight.parallel.parts import local_part
+from firstlight.support.parts import local_part
 
 
 @torch.no_grad()

@@ -17,12 +17,10 @@ from torch.distributed.tensor import DTensor
 
 from firstlight.config import RunConfig
 from firstlight.model import CausalLanguageModel
-from firstlight.model.init import initial_value
 from firstlight.parallel.collectives import all_gather
 from firstlight.parallel.compile import apply_compile
 from firstlight.parallel.context import apply_context_parallel, local_positions
 from firstlight.parallel.float8 import apply_float8
-from firstlight.parallel.parts import local_part, part_of
 from firstlight.parallel.pipeline import Pipeline, keep_stage
 from firstlight.parallel.ranks import Ranks
 from firstlight.parallel.recompute import apply_recompute
@@ -30,6 +28,7 @@ from firstlight.parallel.sharding import apply_sharding, synchronize_gradients
 from firstlight.parallel.tensor import apply_tensor_parallel
 from firstlight.planning.pipeline import split_layers, stage_costs
 from firstlight.planning.schedules import stage_ranks
+from firstlight.support.parts import local_part
 from firstlight.tokens.loader import TokenBatch
 
 COMPUTE_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
@@ -109,14 +108,10 @@ class ParallelModel:
                 positions=positions,
             )
 
-    @torch.no_grad()
     def init_weights(self) -> None:
         """Fill every parameter by the configuration's seed; the same model at any layout."""
-        for name, parameter in self.named_parameters():
-            part = part_of(parameter)
-            whole = initial_value(name, parameter.shape, self.config.model, self.config.seed)
-            part.local.copy_(part.of(whole))
-        self.parameters_changed()
+        for model in self.parts.values():
+            model.init_weights(self.config.seed)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(fully qualified name, parameter) of everything on this rank, each name once."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from firstlight.config import OptimizerConfig
-from firstlight.parallel.parts import local_part
+from firstlight.support.parts import local_part
 
 
 class Optimizer:

@@ -1,7 +1,7 @@
 """The plans by which torch.distributed.checkpoint writes and reads the parts of tensors that ranks hold.
 
 torch's own planners take a DTensor and work out which box of the whole it is, which goes wrong for some layouts (see
-`firstlight.parallel.parts`). Here tensors of every kind become parts first; the plans know nothing else.
+`firstlight.support.parts`). Here tensors of every kind become parts first; the plans know nothing else.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.tensor import DTensor
 
-from firstlight.parallel.parts import Part, part_of
 from firstlight.support.console import human_bytes
 from firstlight.support.errors import CheckpointError
+from firstlight.support.parts import Part, part_of
 
 
 def parts_of(tensors: Mapping[str, Tensor]) -> dict[str, Part]:

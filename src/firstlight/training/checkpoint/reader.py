@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
-from firstlight.parallel.parts import Part, part_of
 from firstlight.support.errors import CheckpointError, FirstlightError
+from firstlight.support.parts import Part, part_of
 from firstlight.training.checkpoint.plans import PartsLoadPlanner
 
 

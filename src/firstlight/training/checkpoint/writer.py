@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from firstlight.config import CheckpointConfig
-from firstlight.parallel.parts import Part
 from firstlight.support.console import warn
 from firstlight.support.errors import CheckpointError, FirstlightError, os_error_sentence
 from firstlight.support.files import make_folder, naming, publish_folder, write_json
+from firstlight.support.parts import Part
 from firstlight.training.checkpoint.folder import (
     MANIFEST,
     STATE,
