@@ -581,6 +581,7 @@ def test_a_file_name_that_is_not_utf8_goes_through_every_stage(
         "tokenize",
         "mixture",
         "train",
+        "launch",
         "eval",
         "generate",
         "export",
@@ -595,4 +596,4 @@ def test_the_help_of_every_verb_has_an_example(verb: str, firstlight) -> None:
 def test_the_help_lists_the_verbs_in_the_order_of_the_work(firstlight) -> None:
     _, out, _ = firstlight("--help")
     verbs = re.findall(r"^│ (\w+)  ", out, re.MULTILINE)
-    assert " ".join(verbs) == "quickstart recipes init corpus tokenizer tokenize mixture train eval generate export"
+    assert " ".join(verbs) == "quickstart recipes init corpus tokenizer tokenize mixture train launch eval generate export"

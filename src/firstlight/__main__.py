@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """The `firstlight` script, and `python -m firstlight` where the script is not on the path."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of many processes, each would warn of sockets
     try:
         from firstlight.cli import main as run
 

@@ -74,7 +74,9 @@ def test_while_a_model_writes(folder: Path, terminal) -> None:
 
 def test_while_a_model_is_exported(folder: Path, firstlight, tree, monkeypatch) -> None:
     before = tree(folder)
-    monkeypatch.setattr("safetensors.torch.save_file", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(
+        "firstlight.interop.huggingface.write_safetensors", lambda *_, **__: signal.raise_signal(signal.SIGINT)
+    )
     firstlight("export", "runs/tiny", "new").sentence(EXIT_INTERRUPTED, "interrupted")
     assert tree(folder) == before
 

@@ -3,22 +3,36 @@
 On a terminal a bar is drawn and redrawn and long lines are broken between words; in a pipe or a log file the same
 progress is a plain line now and then and every note is one line, so that nothing is unreadable and nothing is silent.
 Results (tables, generated text) go to standard output.
+
+Of a run of many processes only rank 0 does so; what the others would show goes into logs (logs.py).
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
+from firstlight.support.logs import quiet
+
+
+def _console(standard_error: bool) -> Console:
+    if quiet is None:
+        return Console(stderr=standard_error, highlight=False, soft_wrap=True)
+    return Console(
+        file=cast(TextIO, quiet), width=120, force_terminal=False, color_system=None, highlight=False, soft_wrap=True
+    )
+
+
+err, out = _console(True), _console(False)
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -31,9 +45,21 @@ def printable(text: str) -> str:
     return _ACTING.sub("·", text)
 
 
-def note(message: str) -> None:
+def speak_up() -> Console:
+    """A way to the terminal for a rank that has to tell of a failure because rank 0 cannot."""
+    return err if quiet is None else Console(file=sys.__stderr__, highlight=False, soft_wrap=True)
+
+
+def stop_drawing() -> None:
+    """Take bars off the terminal, so that a process about to end leaves it in order."""
+    for bar in list(_drawn):
+        bar.stop()
+    _drawn.clear()
+
+
+def note(message: str, console: Console | None = None) -> None:
     """One line for the user; text is shown as it is (no markup)."""
-    _print(escape(printable(message)))
+    _print(escape(printable(message)), console)
 
 
 def command(line: str) -> None:
@@ -46,9 +72,9 @@ def warn(message: str) -> None:
     _print(f"[yellow]warning:[/yellow] {escape(printable(message))}")
 
 
-def fail(message: str, label: str) -> None:
+def fail(message: str, label: str, console: Console | None = None) -> None:
     """The sentence that a command ends with; `label` says in a word what it is."""
-    _print(f"[bold red]{label}:[/bold red] {escape(printable(message))}")
+    _print(f"[bold red]{label}:[/bold red] {escape(printable(message))}", console)
 
 
 def heading(message: str) -> None:
@@ -56,8 +82,9 @@ def heading(message: str) -> None:
     _print(f"\n[bold cyan]{escape(printable(message))}[/bold cyan]")
 
 
-def _print(markup: str) -> None:
-    err.print(markup, soft_wrap=not err.is_terminal)
+def _print(markup: str, console: Console | None = None) -> None:
+    console = console or err
+    console.print(markup, soft_wrap=not console.is_terminal)
 
 
 _ROUNDS_UP = 0.9995
@@ -122,6 +149,10 @@ class _Lines(Progress):
                 yield Text(f"  {task.fields['remark']}", no_wrap=True, overflow="ellipsis")
 
 
+_drawn: list[Progress] = []
+"""Bars on the terminal now."""
+
+
 class ProgressBar:
     """Handle that a long step calls: `advance(n)` as work is done, `show(text)` for a remark."""
 
@@ -146,6 +177,7 @@ class ProgressBar:
 
     def start(self) -> None:
         if self._progress:
+            _drawn.append(self._progress)
             self._progress.start()
 
     def advance(self, amount: float = 1) -> None:
@@ -175,6 +207,8 @@ class ProgressBar:
     def close(self, finished: bool) -> None:
         if self._progress:
             self._progress.stop()
+            if self._progress in _drawn:
+                _drawn.remove(self._progress)
         if finished:
             elapsed = time.monotonic() - self.started
             done = self.completed - self.first

@@ -20,6 +20,8 @@ EXIT_STOPPED = 75
 """A signal ended training after a checkpoint was saved; the same command resumes (EX_TEMPFAIL)."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C ended a stage that keeps no checkpoint; nothing half-written stays behind."""
+EXIT_TERMINATED = 143
+"""SIGTERM ended one of several processes in a stage that keeps no checkpoint (128 + 15, as a shell counts)."""
 
 
 class FirstlightError(Exception):
@@ -28,6 +30,8 @@ class FirstlightError(Exception):
     exit_code = EXIT_ERROR
     label = "error"
     """What the command line writes before the sentence."""
+    agreed = False
+    """Whether all processes of a run have agreed on it, so that each will raise it, after what it still has to do."""
 
 
 class ConfigError(FirstlightError):
@@ -46,6 +50,7 @@ class DivergedError(FirstlightError):
     """Loss or gradient norm is NaN or infinite."""
 
     exit_code = EXIT_DIVERGED
+    agreed = True
 
 
 class TrainingStopped(FirstlightError):
@@ -53,6 +58,7 @@ class TrainingStopped(FirstlightError):
 
     exit_code = EXIT_STOPPED
     label = "stopped"
+    agreed = True
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
