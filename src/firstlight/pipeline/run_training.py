@@ -38,7 +38,7 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     sound checkpoint when its settings agree, and refused when they do not. Under torchrun, every process calls this;
     the stages before training are run by one of them.
     """
-    original = read_run_or_recipe(recipe, overrides)
+    original = _with_global_batch_of_run(read_run_or_recipe(recipe, overrides))
     check_supported(original)
     log_to(original.run_folder)
     if not together():
@@ -50,6 +50,18 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
         run = train_prepared(original, prepared if ranks.chief else prepare(prepared.config), ranks)
         stop_ranks()
     return run
+
+
+def _with_global_batch_of_run(config: RunConfig) -> RunConfig:
+    """A recipe that leaves the global batch to the number of processes keeps that of a run it goes on with, so that
+    other processes go on with the same batches."""
+    run = RunFolder(config.run_folder)
+    if config.training.global_batch_size is not None or not run.exists:
+        return config
+    begun = run.config
+    batch = begun.batch(begun.declared_world_size).global_batch_size
+    kept = {"global_batch_size": batch, "gradient_accumulation_steps": None}
+    return config.model_copy(update={"training": config.training.model_copy(update=kept)})
 
 
 def _prepared_by_chief(original: RunConfig) -> Prepared:
@@ -72,6 +84,8 @@ def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfi
         path = path.resolve()
     tree, origin = read_recipe(run.config_file)
     tree["launch"] = _cluster().model_dump()
+    if isinstance(tree.get("training"), dict) and tree["training"].get("global_batch_size"):
+        tree["training"].pop("gradient_accumulation_steps", None)  # follows from the number of processes
     apply_overrides(tree, overrides)
     return parse_config({**tree, "runs_directory": str(path.parent), "name": path.name}, origin)
 
@@ -140,7 +154,9 @@ def train_prepared(original: RunConfig, prepared: Prepared, ranks: Ranks | None 
         ranks = Ranks(device=choose_device(original.training.device))
     run = RunFolder(original.run_folder, writes=ranks.chief)
     show_settings(original, prepared.config)
-    config = prepared.config.model_copy(update={"launch": _cluster()})
+    batch = {"global_batch_size": prepared.config.batch(ranks.layout.world_size).global_batch_size}
+    training = prepared.config.training.model_copy(update=batch)
+    config = prepared.config.model_copy(update={"launch": _cluster(), "training": training})
     with folder_lock(run.path, "the run") if ranks.chief else nullcontext():
         return _train_locked(original, replace(prepared, config=config), run, ranks)
 

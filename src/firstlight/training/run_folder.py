@@ -26,6 +26,7 @@ _CHANGEABLE_ON_RESUME = (
     "training.total_steps",
     "training.total_tokens",
     "training.micro_batch_size",
+    "training.global_batch_size",  # what comes out is compared below
     "training.gradient_accumulation_steps",
     "training.max_grad_norm",
     "training.precision",
