@@ -43,6 +43,12 @@ def main(rank: int, world_size: int, store: str) -> None:
     for tied in (False, True):
         for parallel in LAYOUTS:
             check_weights(parallel, tied)
+    for parallel in (
+        {"shard": 4},
+        {"context": 2, "tensor": 2},
+        {"pipeline": 2, "shard": 2, "pipeline_schedule": "zbv"},
+    ):
+        check_evaluation_leaves_parameters(parallel)
     check_vocabulary_parallel_loss()
     check_context_parallel_attention()
     dist.barrier()
@@ -90,6 +96,21 @@ def check_weights(parallel: dict[str, object], tied: bool) -> None:
     if ranks.layout.world_size > ranks.layout.pipeline * ranks.layout.replicate:
         assert sum(held.values()) <= sum(whole.numel() for whole in expected.values())
         assert any(isinstance(p, DTensor) and p.to_local().numel() < p.numel() for _, p in model.named_parameters())
+
+
+def check_evaluation_leaves_parameters(parallel: dict[str, object]) -> None:
+    """After an evaluation a rank holds what it held before, in fp32: a checkpoint may be next."""
+    run = config(parallel, tied=True)
+    run = run.model_copy(update={"training": run.training.model_copy(update={"precision": "bf16"})})
+    model = ParallelModel(run, make_ranks(run.layout(dist.get_world_size()), torch.device("cpu")))
+    model.materialize()
+    model.init_weights()
+    before = {name: part_of(parameter).local.clone() for name, parameter in model.named_parameters()}
+    tokens = torch.randint(0, 131, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    model.token_losses(tokens, tokens)
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32, (parallel, name)
+        assert torch.equal(part_of(parameter).local, before[name]), (parallel, name)
 
 
 def check_vocabulary_parallel_loss() -> None:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from firstlight import __version__
 from firstlight.cli import data as data_verbs
+from firstlight.cli.launch import launch
 from firstlight.cli.options import (
     DataOption,
     DeviceOption,
@@ -30,7 +31,7 @@ from firstlight.support.errors import ConfigError
 _ORDER = (
     *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
     *("build", "classifier", "compare"),
-    *("train", "eval", "generate", "export"),
+    *("train", "launch", "eval", "generate", "export"),
 )
 
 
@@ -148,6 +149,9 @@ def train(
     command(f"firstlight eval {run.path}")
     command(f"firstlight generate {run.path} --prompt 'The'")
     command(f"firstlight export {run.path} DIR")
+
+
+app.command()(launch)
 
 
 @app.command("eval")

@@ -22,7 +22,7 @@ class ParallelConfig(Section):
     """How the model and its data are divided over processes."""
 
     replicate: Positive = 1
-    """Copies of the sharded model (HSDP); gradients are averaged over them."""
+    """Copies of the sharded model (HSDP); gradients are summed over them."""
     shard: Positive | None = None
     """Data-parallel ranks that share parameters, gradients and optimizer states (FSDP2); unset: all that are left."""
     tensor: Positive = 1

@@ -24,3 +24,8 @@ def all_gather(mine: Tensor, group: dist.ProcessGroup) -> Tensor:
 def all_gather_autograd(mine: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
     """As `all_gather` along `dim`; the gradient of each rank's part is summed over the ranks. Can be compiled."""
     return _gather_autograd(mine.contiguous(), gather_dim=dim, group=group)
+
+
+def arrived(tensor: Tensor) -> Tensor:
+    """`tensor` as a plain one: a collective that is under way is waited for. Differentiable."""
+    return tensor.clone() if isinstance(tensor, functional.AsyncCollectiveTensor) else tensor

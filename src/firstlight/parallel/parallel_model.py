@@ -24,7 +24,7 @@ from firstlight.parallel.float8 import apply_float8
 from firstlight.parallel.pipeline import Pipeline, keep_stage
 from firstlight.parallel.ranks import Ranks
 from firstlight.parallel.recompute import apply_recompute
-from firstlight.parallel.sharding import apply_sharding, synchronize_gradients
+from firstlight.parallel.sharding import apply_sharding, divide_again, synchronize_gradients
 from firstlight.parallel.tensor import apply_tensor_parallel
 from firstlight.planning.pipeline import split_layers, stage_costs
 from firstlight.planning.schedules import stage_ranks
@@ -200,6 +200,8 @@ class ParallelModel:
             (model,) = self.parts.values()
             with self.autocast():
                 losses = model.token_losses(**arguments, positions=self.columns)
+        for model in self.parts.values():
+            divide_again(model)
         if self.columns is None:
             return losses
         group, size = self.ranks.context_group, self.ranks.layout.context

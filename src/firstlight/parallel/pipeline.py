@@ -31,7 +31,7 @@ SCHEDULES: dict[str, Any] = {
     "zbv": ScheduleZBVZeroBubble,
 }
 SPLIT_BACKWARD = ("interleaved_zero_bubble", "zbv")
-"""Schedules that take the backward pass apart, which compiled blocks do not allow."""
+"""Schedules that take the backward pass apart, which compiled blocks and selective recomputation do not allow."""
 
 
 class Elsewhere(nn.Module):

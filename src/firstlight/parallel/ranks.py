@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from firstlight.config import Layout
 from firstlight.config.parallel import Place
 from firstlight.support import ranks as support
+from firstlight.support.errors import ConfigError
 
 TIMEOUT = timedelta(minutes=30)
 """How long a collective waits for the others; long enough for a first compilation."""
@@ -77,7 +78,7 @@ class Ranks:
         """`values`, equal on the ranks that read the same samples, summed once for each data-parallel rank."""
         if self.mesh is None:
             return values
-        return self.sum_over_all(values / self.layout.model_ranks)
+        return self.sum_over_all(values.clone()) / self.layout.model_ranks
 
     def from_chief(self, make: Callable[[], T]) -> T:
         """What `make` gives on the chief, on every process; the others wait, for days if need be."""
@@ -103,7 +104,6 @@ def start_ranks(layout: Layout, device: torch.device) -> Ranks:
             rank=rank,
             world_size=size,
             timeout=TIMEOUT,
-            device_id=device if device.type == "cuda" else None,
         )
     return make_ranks(layout, device)
 
@@ -122,10 +122,19 @@ def make_ranks(layout: Layout, device: torch.device) -> Ranks:
 
 
 def local_device(kind: torch.device) -> torch.device:
-    """The device of this process among those of its machine: cuda → cuda:LOCAL_RANK."""
-    if kind.type == "cuda" and kind.index is None:
-        return torch.device("cuda", support.local_rank())
-    return kind
+    """The device of this process among those of its machine: cuda → cuda:LOCAL_RANK.
+
+    ConfigError when the machine has more processes than devices.
+    """
+    if kind.type != "cuda" or kind.index is not None:
+        return kind
+    found, processes = torch.cuda.device_count(), support.local_world_size()
+    if found < processes:
+        raise ConfigError(
+            f"{processes} processes on a machine with {found} GPU{'s' if found > 1 else ''}; start at most {found} on "
+            "each, or use training.device=cpu."
+        )
+    return torch.device("cuda", support.local_rank())
 
 
 def stop_ranks() -> None:

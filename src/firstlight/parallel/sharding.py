@@ -46,6 +46,14 @@ def apply_sharding(
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
 
+def divide_again(model: nn.Module) -> None:
+    """Give back what a forward pass without a backward pass has left gathered, in the type of matrix products; until
+    then those parameters are neither divided nor fp32."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def synchronize_gradients(model: nn.Module, wanted: bool) -> None:
     """Whether the next backward pass of a sharded model reduces gradients over ranks, or only adds to its own."""
     if isinstance(model, FSDPModule):

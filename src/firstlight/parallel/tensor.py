@@ -22,6 +22,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from firstlight.parallel.blocks import blocks
+from firstlight.parallel.collectives import arrived
 from firstlight.parallel.vocabulary import VocabularyParallelLoss
 
 
@@ -37,6 +38,8 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
         rows = distribute_tensor(body.embed_tokens.weight, mesh, [Shard(0)], src_data_rank=None)
         body.embed_tokens.weight = nn.Parameter(rows)
     parallelize_module(body, mesh, {name: style for name, style in plan.items() if _has_parameters(body, name)})
+    if "embed_tokens" in plan:  # a compiled block cannot take what is still on its way
+        body.embed_tokens.register_forward_hook(lambda _module, _inputs, hidden: arrived(hidden))
     if model.lm_head is not None and _has_parameters(model, "lm_head"):
         parallelize_module(model, mesh, {"lm_head": ColwiseParallel(input_layouts=sequence)})
     for block in blocks(model):

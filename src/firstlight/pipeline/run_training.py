@@ -121,16 +121,24 @@ def check_supported(config: RunConfig) -> None:
         )
     if precision == "fp8":
         check_float8(device)
-    _check_compile(config)
+    _check_split_backward(config)
     step_tokens = config.batch(world_size()).global_batch_size * config.data.sequence_length
     decay_range(config.schedule, config.steps(world_size()), step_tokens)
 
 
-def _check_compile(config: RunConfig) -> None:
-    if config.training.compile and config.parallel.pipeline_schedule in SPLIT_BACKWARD and config.parallel.pipeline > 1:
+def _check_split_backward(config: RunConfig) -> None:
+    schedule, training = config.parallel.pipeline_schedule, config.training
+    if schedule not in SPLIT_BACKWARD or config.parallel.pipeline == 1:
+        return
+    if training.compile:
         raise ConfigError(
-            f"parallel.pipeline_schedule {config.parallel.pipeline_schedule} takes the backward pass apart, which "
-            "compiled blocks do not allow; use training.compile=false, or pipeline_schedule=interleaved."
+            f"parallel.pipeline_schedule {schedule} takes the backward pass apart, which compiled blocks do not allow; "
+            "use training.compile=false, or pipeline_schedule=interleaved."
+        )
+    if training.recompute == "selective":
+        raise ConfigError(
+            f"parallel.pipeline_schedule {schedule} takes the backward pass apart, which training.recompute=selective "
+            "does not allow; use training.recompute=full or none, or pipeline_schedule=interleaved."
         )
 
 

@@ -104,9 +104,10 @@ class _Peers:
         self._thread: threading.Thread | None = None
         self._told = self._set_it = False
         self._neighbour = Neighbour()
-        self._parent = os.getppid()
+        self._parent = 0
 
     def start(self) -> None:
+        self._parent = os.getppid()
         self._left.clear()
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         self._thread.start()
@@ -146,7 +147,7 @@ class _Peers:
         """Tell an ending that all have agreed on and wait for them; the mark, where one fails before."""
         if ranks.chief():
             _say(ending, console.err)
-        store, arrived = self._connect(), key(_digest(ending))
+        store, arrived = self._connect(), key("agreed")
         deadline = time.monotonic() + AGREED_SECONDS
         store.add(arrived, 1)
         while time.monotonic() < deadline and store.add(arrived, 0) < ranks.world_size():

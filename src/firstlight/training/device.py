@@ -40,7 +40,8 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
         published = published_peak_flops(torch.cuda.get_device_name(device))
         if published:
             return published, "data sheet, dense bf16"
-    return measured_peak_flops(device, DTYPES[precision]), f"measured {precision} matrix product"
+    measured = "bf16" if precision == "fp8" else precision  # the data sheets' figure, for all that is 16 bits or less
+    return measured_peak_flops(device, DTYPES[measured]), f"measured {measured} matrix product"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

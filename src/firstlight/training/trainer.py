@@ -146,6 +146,7 @@ class Trainer:
             self.ranks.data_rank,
             self.ranks.layout.data,
             eod_id=self.eod_id if self.config.data.attention_within_documents else None,
+            pin_memory=self.device.type == "cuda",
         )
 
     def train_step(self, batch: TokenBatch, stop: bool = False) -> Step:
@@ -204,16 +205,9 @@ class Trainer:
         first = self.step * self.batch.global_batch_size
         samples = [first, first + self.batch.global_batch_size]
         if self.loss_scale:
-            before = self.loss_scale.scale
-            self.loss_scale.update(overflow=not finite)
             if not finite:
-                self.run.event(
-                    "overflow",
-                    step=self.step + 1,
-                    loss_scale=before,
-                    next_loss_scale=self.loss_scale.scale,
-                    samples=samples,
-                )
+                self.run.event("overflow", step=self.step + 1, loss_scale=self.loss_scale.scale, samples=samples)
+            self.loss_scale.update(overflow=not finite)
             return finite
         if finite:
             return True
