@@ -131,17 +131,33 @@ app.command()(data_verbs.mixture)
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe, a YAML file, or a run folder to resume.", metavar="RECIPE")],
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show layout, memory, pipeline and first samples; start nothing.")
+    ] = False,
+    world_size: Annotated[
+        int | None,
+        typer.Option(help="With --dry-run: on so many processes; unset: those that the recipe is written for.", min=1),
+    ] = None,
 ) -> None:
     """Train a model, or resume a run. Stages before training run first where text is named, and are kept.
 
     Example: [cyan]firstlight train quickstart training.total_steps=1000 name=longer[/cyan]
 
     Resume: [cyan]firstlight train runs/longer[/cyan]
+
+    Look before: [cyan]firstlight train llama-7b --dry-run[/cyan]
     """
     from firstlight import pipeline
     from firstlight.recipe import load_config
     from firstlight.support.console import command, note
 
+    if dry_run:
+        from firstlight.pipeline.dry_run import dry_run as show_plan
+
+        show_plan(recipe, overrides or [], world_size)
+        return
+    if world_size is not None:
+        raise ConfigError("--world-size is for --dry-run; a run has as many processes as torchrun starts.")
     if not Path(recipe).is_dir():
         load_config(recipe, overrides or [])  # a slip is told at once, not after the seconds that torch takes to load
     run = pipeline.train(recipe, overrides or [])

@@ -38,7 +38,7 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     sound checkpoint when its settings agree, and refused when they do not. Under torchrun, every process calls this;
     the stages before training are run by one of them.
     """
-    original = _with_global_batch_of_run(read_run_or_recipe(recipe, overrides))
+    original = with_global_batch_of_run(read_run_or_recipe(recipe, overrides))
     check_supported(original)
     log_to(original.run_folder)
     if not together():
@@ -52,7 +52,7 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     return run
 
 
-def _with_global_batch_of_run(config: RunConfig) -> RunConfig:
+def with_global_batch_of_run(config: RunConfig) -> RunConfig:
     """A recipe that leaves the global batch to the number of processes keeps that of a run it goes on with, so that
     other processes go on with the same batches."""
     run = RunFolder(config.run_folder)
@@ -121,12 +121,12 @@ def check_supported(config: RunConfig) -> None:
         )
     if precision == "fp8":
         check_float8(device)
-    _check_split_backward(config)
+    check_split_backward(config)
     step_tokens = config.batch(world_size()).global_batch_size * config.data.sequence_length
     decay_range(config.schedule, config.steps(world_size()), step_tokens)
 
 
-def _check_split_backward(config: RunConfig) -> None:
+def check_split_backward(config: RunConfig) -> None:
     schedule, training = config.parallel.pipeline_schedule, config.training
     if schedule not in SPLIT_BACKWARD or config.parallel.pipeline == 1:
         return
