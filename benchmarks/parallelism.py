@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 import yaml
-from common import machine
 
+from common import machine
 from firstlight import pipeline
 
 STEPS = 20

@@ -37,7 +37,7 @@ def test_recomputation_changes_nothing(train_at, metrics):
 
 def test_bf16_follows_fp32(train_at, metrics):
     one, runs = beside_one_process(train_at, {layout: (layout, ["training.precision=bf16"]) for layout in LAYOUTS})
-    assert metrics(one)[STEPS] < metrics(one)[1] - 0.2, "nothing was learnt, so nothing was compared"
+    assert metrics(one)[STEPS] < metrics(one)[1] - 0.1, "nothing was learnt, so nothing was compared"
     for name, run in runs.items():
         losses = metrics(run)
         assert losses == pytest.approx(metrics(one), rel=5e-3), name
