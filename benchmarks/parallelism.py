@@ -100,7 +100,7 @@ def prepare(folder: Path) -> Path:
         "runs_directory": str(folder / "runs"),
         "data": {"sources": {"manual": {"tokens": str(folder / "tokens")}}, "sequence_length": 64},
         "model": {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4},
-        "optimizer": {"lr": 3e-3, "min_lr": 3e-4},
+        "optimizer": {"lr": 1e-3, "min_lr": 1e-4},
         "schedule": {"warmup_steps": 5},
         "training": {
             "total_steps": STEPS,

@@ -40,7 +40,8 @@ SCALES = {  # after each step: a second overflow halves again, and three clean s
 
 
 @pytest.mark.parametrize(
-    ("layout", "hysteresis"), [("fsdp2", 2), ("tp2", 1), pytest.param("pp2", 1, marks=pytest.mark.slow)]
+    ("layout", "hysteresis"),
+    [("fsdp2", 2), pytest.param("tp2", 1, marks=pytest.mark.slow), pytest.param("pp2", 1, marks=pytest.mark.slow)],
 )
 def test_an_overflow_on_one_rank_is_skipped_on_all(layout, hysteresis, torchrun, train_at, metrics, tmp_path):
     settings = [*FP16, *LENGTH, *LAYOUTS[layout], f"training.loss_scale.hysteresis={hysteresis}"]

@@ -11,7 +11,12 @@ LAYOUTS: dict[str, tuple[int, list[str]]] = {
     "pp2": (2, ["parallel.pipeline=2"]),
 }
 STEPS = 8
-LENGTH = [f"training.total_steps={STEPS}", "schedule.warmup_steps=2", "evaluation.interval_steps=100"]
+LENGTH = [
+    f"training.total_steps={STEPS}",
+    "training.micro_batch_size=2",
+    "schedule.warmup_steps=2",
+    "evaluation.interval_steps=100",
+]
 
 
 def beside_one_process(train_at, jobs, seconds=60):
@@ -23,6 +28,7 @@ def beside_one_process(train_at, jobs, seconds=60):
     return runs.pop("one"), runs
 
 
+@pytest.mark.slow
 def test_recomputation_changes_nothing(train_at, metrics):
     jobs = {
         f"{layout}-{mode}": (layout, [f"training.recompute={mode}"])

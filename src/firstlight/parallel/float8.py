@@ -8,7 +8,6 @@ use; so parameters, optimizer and checkpoints know nothing of it. The head stays
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from typing import Literal
 
 import torch
@@ -49,10 +48,12 @@ def apply_float8(
 
 def check_float8(device: torch.device) -> None:
     """ConfigError when torchao is not installed or the hardware has no float8 products."""
-    if importlib.util.find_spec("torchao") is None:
+    try:
+        import torchao.float8  # noqa: F401
+    except ImportError:
         raise ConfigError(
             "training.precision fp8 needs torchao, which is not installed: pip install 'firstlight[float8]'."
-        )
+        ) from None
     needed, what = ((9, 4), "gfx942 (MI300)") if torch.version.hip else ((8, 9), "compute capability 8.9 (Ada, Hopper)")
     if device.type != "cuda":
         have = f"a {device.type} device has no float8 products"
