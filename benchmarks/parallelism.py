@@ -67,7 +67,9 @@ def main() -> None:
         rows = list(measure(Path(name)))
     for language, page in PAGES.items():
         table = "\n".join((HEADS[language], *rows, "", f"`benchmarks/parallelism.py`; {about}."))
-        if language == "en":
+        if language == "zh":
+            table = table.replace(REFERENCE, "单进程").replace("accumulation", "梯度累积")
+        else:
             print(table)
         if arguments.write:
             write(Path(__file__).parents[1] / "docs" / page, table)
@@ -147,7 +149,7 @@ def write(page: Path, table: str) -> None:
     text = page.read_text(encoding="utf-8")
     begin, end = "<!-- parity -->", "<!-- /parity -->"
     before, rest = text.split(begin)
-    page.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
