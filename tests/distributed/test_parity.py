@@ -48,7 +48,6 @@ def check(layouts, variant, train_at, metrics) -> None:
         jobs.setdefault(alone, (1, settings))
         jobs[name] = (size, [*settings, *(o for o in overrides if not o.startswith("model."))])
     runs = train_at(jobs)
-    reference = next(iter(runs))
     for name in layouts:
         model = "".join(o for o in LAYOUTS[name][1] if o.startswith("model.")).replace("=", "").replace(".", "")
         reference = runs["one" + model]

@@ -20,7 +20,7 @@ from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import Ranks, make_ranks
 from firstlight.pipeline import dry_run_tables as tables
 from firstlight.pipeline.run_training import (
-    check_split_backward,
+    check_combinations,
     read_run_or_recipe,
     sample_stream,
     with_global_batch_of_run,
@@ -48,7 +48,7 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = (), world_size: int |
     cluster = [] if world_size is None else ["launch.nodes=1", f"launch.gpus_per_node={world_size}"]
     config = with_global_batch_of_run(read_run_or_recipe(recipe, [*overrides, *cluster]))
     layout = config.layout(config.declared_world_size)
-    check_split_backward(config)
+    check_combinations(config)
     missing = _missing_stages(config)
     prepared = None if missing else prepare(config)
     config = prepared.config if prepared else _with_model(config)

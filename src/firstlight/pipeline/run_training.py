@@ -121,13 +121,20 @@ def check_supported(config: RunConfig) -> None:
         )
     if precision == "fp8":
         check_float8(device)
-    check_split_backward(config)
+    check_combinations(config)
     step_tokens = config.batch(world_size()).global_batch_size * config.data.sequence_length
     decay_range(config.schedule, config.steps(world_size()), step_tokens)
 
 
-def check_split_backward(config: RunConfig) -> None:
+def check_combinations(config: RunConfig) -> None:
+    """ConfigError for techniques that torch cannot join."""
     schedule, training = config.parallel.pipeline_schedule, config.training
+    both = config.parallel.tensor > 1 and config.parallel.context > 1
+    if training.compile and training.recompute == "full" and both:
+        raise ConfigError(
+            "training.recompute=full of compiled blocks does not work with parallel.tensor and parallel.context together; "
+            "use training.recompute=selective, or training.compile=false."
+        )
     if schedule not in SPLIT_BACKWARD or config.parallel.pipeline == 1:
         return
     if training.compile:
