@@ -132,7 +132,7 @@ def check_combinations(config: RunConfig) -> None:
     both = config.parallel.tensor > 1 and config.parallel.context > 1
     if training.compile and training.recompute == "full" and both:
         raise ConfigError(
-            "training.recompute=full of compiled blocks does not work with parallel.tensor and parallel.context together; "
+            "training.recompute=full of compiled blocks does not work with parallel.tensor and context together; "
             "use training.recompute=selective, or training.compile=false."
         )
     if schedule not in SPLIT_BACKWARD or config.parallel.pipeline == 1:
