@@ -126,6 +126,37 @@ def run_firstlight(tmp_path: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture
+def run_as_ranks(tmp_path: Path) -> Callable[..., list[str]]:
+    """`run_as_ranks(script, 4, *arguments)` runs `python script RANK SIZE STORE arguments…` for all ranks at once.
+
+    STORE is a file that the ranks meet at. Gives what each printed; the test fails when one does not end with 0 within
+    `timeout` seconds, and none outlives it.
+    """
+
+    def run(script: Path, size: int, *arguments: str | Path, timeout: float = 200) -> list[str]:
+        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, script, str(rank), str(size), tmp_path / "store", *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(size)
+        ]
+        try:
+            ended = [process.communicate(timeout=timeout) for process in ranks]
+        finally:
+            for process in ranks:
+                process.kill()
+        assert [process.returncode for process in ranks] == [0] * size, "\n".join(errors for _, errors in ended)
+        return [output for output, _ in ended]
+
+    return run
+
+
+@pytest.fixture
 def firstlight(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
     """`firstlight("train", …)` runs the command line in this process, which saves the seconds that imports take."""
     from firstlight.cli import main

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +85,5 @@ def test_wrappers_around_blocks_change_nothing(variant: dict[str, Any]) -> None:
     assert_identical(wrapped, plain)
 
 
-def test_a_sharded_model_holds_parts_of_the_same_weights(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("sharded_rank.py")
-    ranks = [
-        subprocess.Popen([sys.executable, script, str(rank), "2", tmp_path / "store"], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1].decode() for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], errors
+def test_a_sharded_model_holds_parts_of_the_same_weights(run_as_ranks) -> None:
+    run_as_ranks(Path(__file__).with_name("sharded_rank.py"), 2)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,30 +45,9 @@ def configured(recipe: Path, **parallel: object) -> RunConfig:
     return config.model_copy(update={"model": config.model.resolved()})
 
 
-def test_parameters_of_a_rank_are_those_it_holds_when_started(recipe: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("dry_run_rank.py"))]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-    }
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), tmp_path / "store", recipe, *map(json.dumps, LAYOUTS)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        ended = [process.communicate(timeout=120) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0, 0], [errors for _, errors in ended]
-    held = [json.loads(output) for output, _ in ended]
+def test_parameters_of_a_rank_are_those_it_holds_when_started(recipe: Path, run_as_ranks) -> None:
+    outputs = run_as_ranks(Path(__file__).with_name("dry_run_rank.py"), 2, recipe, *map(json.dumps, LAYOUTS))
+    held = [json.loads(output) for output in outputs]
     for number, parallel in enumerate(LAYOUTS):
         config = configured(recipe, **parallel)
         for rank in range(2):
