@@ -16,6 +16,8 @@ from firstlight.config.model import ModelConfig
 from firstlight.support.errors import ConfigError
 
 Schedule = Literal["gpipe", "1f1b", "interleaved", "interleaved_zero_bubble", "zbv"]
+SINGLE_STAGE = ("gpipe", "1f1b")
+"""Schedules with one stage on each pipeline rank."""
 
 
 class ParallelConfig(Section):
@@ -40,7 +42,7 @@ class ParallelConfig(Section):
 
     @model_validator(mode="after")
     def _stages(self) -> ParallelConfig:
-        several = self.pipeline_schedule not in ("gpipe", "1f1b")
+        several = self.pipeline_schedule not in SINGLE_STAGE
         stages = self.pipeline_stages_per_rank
         if self.pipeline == 1:
             if stages not in (None, 1):
@@ -61,7 +63,7 @@ class ParallelConfig(Section):
         """Pipeline stages on each rank, filled in."""
         if self.pipeline == 1:
             return 1
-        return self.pipeline_stages_per_rank or (1 if self.pipeline_schedule in ("gpipe", "1f1b") else 2)
+        return self.pipeline_stages_per_rank or (1 if self.pipeline_schedule in SINGLE_STAGE else 2)
 
 
 class Place(NamedTuple):

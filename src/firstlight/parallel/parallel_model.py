@@ -15,24 +15,33 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from firstlight.config import RunConfig
+from firstlight.config import Layout, RunConfig
 from firstlight.model import CausalLanguageModel
 from firstlight.parallel.collectives import all_gather
 from firstlight.parallel.compile import apply_compile
 from firstlight.parallel.context import apply_context_parallel, local_positions
 from firstlight.parallel.float8 import apply_float8
 from firstlight.parallel.pipeline import Pipeline, keep_stage
+from firstlight.parallel.precision import COMPUTE_TYPES
 from firstlight.parallel.ranks import Ranks
 from firstlight.parallel.recompute import apply_recompute
 from firstlight.parallel.sharding import apply_sharding, divide_again, synchronize_gradients
 from firstlight.parallel.tensor import apply_tensor_parallel
-from firstlight.planning.pipeline import split_layers, stage_costs
-from firstlight.planning.schedules import stage_ranks
+from firstlight.planning.pipeline import divide_layers
 from firstlight.support.parts import local_part
 from firstlight.tokens.loader import TokenBatch
 
-COMPUTE_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
-"""What matrix products run in by precision; None: the type of the weights."""
+
+def stages_of(config: RunConfig, layout: Layout) -> tuple[list[int], list[range]]:
+    """(pipeline rank, blocks) of every stage of a resolved configuration."""
+    return divide_layers(
+        config.model,
+        config.data.sequence_length,
+        schedule=config.parallel.pipeline_schedule,
+        ranks=layout.pipeline,
+        stages_per_rank=config.parallel.stages_per_rank,
+        recompute=config.training.recompute,
+    )
 
 
 class ParallelModel:
@@ -42,12 +51,7 @@ class ParallelModel:
         """Built without memory; call `materialize` next, then fill it: `init_weights`, or from a checkpoint."""
         self.config, self.ranks = config, ranks
         self.batch = config.batch(ranks.layout.world_size)
-        layout, parallel = ranks.layout, config.parallel
-        self.owners = [0]
-        if layout.pipeline > 1:
-            self.owners = stage_ranks(parallel.pipeline_schedule, layout.pipeline, parallel.stages_per_rank)
-        costs = stage_costs(config.model, config.data.sequence_length, config.training.recompute)
-        layers = split_layers(costs, self.owners)
+        self.owners, layers = stages_of(config, ranks.layout)
         self.parts = {
             stage: self._part(stage, layers[stage], compile_blocks)
             for stage, owner in enumerate(self.owners)
@@ -146,7 +150,7 @@ class ParallelModel:
     def autocast(self) -> torch.autocast:
         """The precision of the configuration, for a forward pass."""
         dtype = COMPUTE_TYPES[self.config.training.precision]
-        return torch.autocast(self.ranks.device.type, dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(self.ranks.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def forward_backward(self, batch: TokenBatch, factor: Tensor) -> Tensor:
         """Add the gradients of factor × the summed token losses of this rank's part of a global batch.
@@ -240,10 +244,10 @@ class ParallelModel:
             assert self.pipeline is not None
             group, other = self.pipeline.group, self.owners[-1] if 0 in self.parts else self.owners[0]
             theirs = torch.empty_like(gradients[0])
-            exchange = (
+            exchange = [
                 dist.P2POp(dist.isend, gradients[0].contiguous(), group=group, group_peer=other),
                 dist.P2POp(dist.irecv, theirs, group=group, group_peer=other),
-            )
-            for work in dist.batch_isend_irecv(list(exchange)):
+            ]
+            for work in dist.batch_isend_irecv(exchange):
                 work.wait()
             gradients[0] += theirs

@@ -15,21 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.schedules import (
-    Schedule1F1B,
-    ScheduleGPipe,
-    ScheduleInterleaved1F1B,
-    ScheduleInterleavedZeroBubble,
-    ScheduleZBVZeroBubble,
-)
+from torch.distributed.pipelining.schedules import Schedule1F1B, ScheduleGPipe
 
-SCHEDULES: dict[str, Any] = {
-    "gpipe": ScheduleGPipe,
-    "1f1b": Schedule1F1B,
-    "interleaved": ScheduleInterleaved1F1B,
-    "interleaved_zero_bubble": ScheduleInterleavedZeroBubble,
-    "zbv": ScheduleZBVZeroBubble,
-}
+from firstlight.config.parallel import SINGLE_STAGE
+from firstlight.planning.schedules import SEVERAL_STAGES
+
+SCHEDULES: dict[str, Any] = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, **SEVERAL_STAGES}
 SPLIT_BACKWARD = ("interleaved_zero_bubble", "zbv")
 """Schedules that take the backward pass apart, which compiled blocks and selective recomputation do not allow."""
 
@@ -41,15 +32,12 @@ class Elsewhere(nn.Module):
         return hidden
 
 
-class HeadTable(nn.Module):
+class HeadTable(Elsewhere):
     """In the place of the embedding on the last stage of a tied model: the matrix that its head needs, no look-up."""
 
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
         self.weight = weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden
 
 
 def keep_stage(model: Any, layers: range, first: bool, last: bool) -> None:
@@ -104,9 +92,11 @@ class Pipeline:
                     model, stage, len(owners), device, input_args=(inputs,), output_args=(outputs,), group=group
                 )
             )
-        several = schedule not in ("gpipe", "1f1b")
         self.schedule = SCHEDULES[schedule](
-            built if several else built[0], micro_batches, loss_fn=lambda loss, _: loss * self.factor, scale_grads=False
+            built[0] if schedule in SINGLE_STAGE else built,
+            micro_batches,
+            loss_fn=lambda loss, _: loss * self.factor,
+            scale_grads=False,
         )
 
     def forward_backward(self, factor: Tensor, input_ids: Tensor, **arguments: Tensor) -> Tensor:

@@ -17,12 +17,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from firstlight.parallel.blocks import blocks
 
 
-def apply_sharding(
-    model: nn.Module, mesh: DeviceMesh, *, dtype: torch.dtype | None, reshard_after_forward: bool
-) -> None:
+def apply_sharding(model: nn.Module, mesh: DeviceMesh, *, dtype: torch.dtype, reshard_after_forward: bool) -> None:
     """Shard `model` in place over `mesh`: one dimension, or copies × shards.
 
-    dtype: of gathered parameters (None: as they are); gradients are reduced in fp32. The last norm and the head (and
+    dtype: of gathered parameters; gradients are reduced in fp32. The last norm and the head (and
     the table tied to it) are one unit that stays gathered, since the backward pass begins with it.
     """
     settings: dict[str, Any] = {

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from firstlight.config import Layout, RunConfig
-from firstlight.parallel.parallel_model import ParallelModel
+from firstlight.parallel.parallel_model import ParallelModel, stages_of
 from firstlight.parallel.ranks import Ranks, make_ranks
 from firstlight.pipeline import dry_run_tables as tables
 from firstlight.pipeline.run_training import (
@@ -28,8 +28,6 @@ from firstlight.pipeline.run_training import (
 from firstlight.pipeline.stages import prepare
 from firstlight.planning.communication import traffic_per_rank
 from firstlight.planning.memory import memory_per_rank
-from firstlight.planning.pipeline import split_layers, stage_costs
-from firstlight.planning.schedules import stage_ranks
 from firstlight.support.parts import local_part
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.device import choose_device
@@ -64,7 +62,7 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = (), world_size: int |
     tables.show_run(config, layout)
     tables.show_parameters(config, held)
     if layout.pipeline > 1:
-        tables.show_pipeline(config, layout, stages(config, layout), held, memory)
+        tables.show_pipeline(config, layout, stages_of(config, layout), held, memory)
     tables.show_memory(memory, config, shape["device_type"])
     if layout.world_size > 1:
         tables.show_traffic(traffic_per_rank(config.model, layout, **shape))
@@ -92,7 +90,7 @@ def parameters_by_pipeline_rank(config: RunConfig, layout: Layout) -> list[tuple
     share a stage the first holds the most and the last the least.
     """
     size = layout.world_size // layout.pipeline
-    owners, split = stages(config, layout)
+    owners, split = stages_of(config, layout)
     known: dict[tuple[int, bool, bool], tuple[int, int]] = {}
     held = []
     for rank in range(layout.pipeline):
@@ -104,15 +102,6 @@ def parameters_by_pipeline_rank(config: RunConfig, layout: Layout) -> list[tuple
             known[kind] = min(counts), max(counts)
         held.append(known[kind])
     return held
-
-
-def stages(config: RunConfig, layout: Layout) -> tuple[list[int], list[range]]:
-    """(pipeline rank, blocks) of every stage."""
-    parallel, owners = config.parallel, [0]
-    if layout.pipeline > 1:
-        owners = stage_ranks(parallel.pipeline_schedule, layout.pipeline, parallel.stages_per_rank)
-    costs = stage_costs(config.model, config.data.sequence_length, config.training.recompute)
-    return owners, split_layers(costs, owners)
 
 
 @contextmanager

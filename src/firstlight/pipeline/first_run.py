@@ -21,6 +21,7 @@ from firstlight.config import RunConfig
 from firstlight.evaluation.generation import generate
 from firstlight.parallel.compile import why_not_compile
 from firstlight.parallel.parallel_model import ParallelModel
+from firstlight.parallel.precision import COMPUTE_TYPES
 from firstlight.parallel.ranks import Ranks
 from firstlight.pipeline.run_training import check_before_work, sample_stream, train_prepared
 from firstlight.pipeline.scoring import evaluate
@@ -31,7 +32,7 @@ from firstlight.planning.hardware import measured_peak_flops
 from firstlight.recipe import apply_overrides, parse_config, read_recipe
 from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress, warn
 from firstlight.support.errors import ConfigError
-from firstlight.training.device import DTYPES, choose_device
+from firstlight.training.device import choose_device
 from firstlight.training.load import load_trained
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.trainer import Trainer
@@ -103,7 +104,7 @@ def _paced(config: RunConfig, prepared: Prepared, minutes: float) -> RunConfig:
     device = choose_device(config.training.device)
     training = config.training
     if device.type == "cpu" and training.precision == "bf16":
-        rates = {p: measured_peak_flops(device, DTYPES[p], seconds=0.2) for p in ("bf16", "fp32")}
+        rates = {p: measured_peak_flops(device, COMPUTE_TYPES[p], seconds=0.2) for p in ("bf16", "fp32")}
         if rates["fp32"] > rates["bf16"]:
             note(f"bf16 is {rates['fp32'] / rates['bf16']:.1f}× slower than fp32 on this CPU: fp32 is used")
             training = training.model_copy(update={"precision": "fp32"})

@@ -21,8 +21,8 @@ from typing import Literal
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout, Schedule
 from firstlight.planning.flops import matmul_parameters, parameter_count
-from firstlight.planning.pipeline import split_layers, stage_costs
-from firstlight.planning.schedules import Action, schedule_order, stage_ranks
+from firstlight.planning.pipeline import divide_layers
+from firstlight.planning.schedules import Action, schedule_order
 
 FP32, FP64 = 4, 8
 """Bytes of a number."""
@@ -72,8 +72,14 @@ def traffic_per_rank(
 
     Arguments as for `firstlight.planning.memory.memory_per_rank`.
     """
-    owners = stage_ranks(schedule, layout.pipeline, stages_per_rank) if layout.pipeline > 1 else [0]
-    split = split_layers(stage_costs(model, sequence_length, recompute), owners)
+    owners, split = divide_layers(
+        model,
+        sequence_length,
+        schedule=schedule,
+        ranks=layout.pipeline,
+        stages_per_rank=stages_per_rank,
+        recompute=recompute,
+    )
     sizes = _Sizes(model, layout, micro_batch_size, sequence_length // layout.context, precision)
     reshard = layout.pipeline == 1 if reshard_after_forward is None else reshard_after_forward
     orders = None

@@ -19,8 +19,8 @@ from typing import Literal
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout, Schedule
 from firstlight.planning.flops import matmul_parameters, parameter_count
-from firstlight.planning.pipeline import split_layers, stage_costs
-from firstlight.planning.schedules import peak_in_flight, schedule_order, stage_ranks
+from firstlight.planning.pipeline import divide_layers
+from firstlight.planning.schedules import peak_in_flight, schedule_order
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 Recompute = Literal["none", "selective", "full"]
@@ -79,8 +79,14 @@ def memory_per_rank(
     without a pipeline it does). Sizes are taken as evenly divided.
     """
     sizes = _Sizes(model, layout, precision, device_type)
-    owners = stage_ranks(schedule, layout.pipeline, stages_per_rank) if layout.pipeline > 1 else [0]
-    split = split_layers(stage_costs(model, sequence_length, recompute), owners)
+    owners, split = divide_layers(
+        model,
+        sequence_length,
+        schedule=schedule,
+        ranks=layout.pipeline,
+        stages_per_rank=stages_per_rank,
+        recompute=recompute,
+    )
     tokens = micro_batch_size * sequence_length // layout.context
     in_block = tokens * sizes.kept_per_token(recompute)
     between_stages = tokens * FP32 * model.hidden_size / layout.tensor

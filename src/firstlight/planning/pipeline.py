@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from firstlight.config import ModelConfig
+from firstlight.config.parallel import Schedule
 from firstlight.planning.flops import training_flops_per_token
+from firstlight.planning.schedules import stage_ranks
 from firstlight.support.errors import ConfigError
 
 
@@ -50,6 +52,20 @@ def stage_costs(
     head = 6.0 * model.vocab_size * model.hidden_size
     block = (training_flops_per_token(model, sequence_length) - head) / model.num_hidden_layers
     return LayerCosts(0.0, block * (4 / 3 if recompute == "full" else 1), model.num_hidden_layers, head)
+
+
+def divide_layers(
+    model: ModelConfig,
+    sequence_length: int,
+    *,
+    schedule: Schedule,
+    ranks: int,
+    stages_per_rank: int,
+    recompute: Literal["none", "selective", "full"],
+) -> tuple[list[int], list[range]]:
+    """(pipeline rank, blocks) of every stage of a resolved `model` over `ranks` pipeline ranks; one stage for one."""
+    owners = stage_ranks(schedule, ranks, stages_per_rank) if ranks > 1 else [0]
+    return owners, split_layers(stage_costs(model, sequence_length, recompute), owners)
 
 
 def split_layers(costs: LayerCosts, ranks: Sequence[int]) -> list[range]:

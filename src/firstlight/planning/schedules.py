@@ -19,11 +19,12 @@ from torch.distributed.pipelining import (
 
 from firstlight.config.parallel import Schedule
 
-_SEVERAL_STAGES: dict[str, Callable] = {
+SEVERAL_STAGES: dict[str, Callable] = {
     "interleaved": ScheduleInterleaved1F1B,
     "interleaved_zero_bubble": ScheduleInterleavedZeroBubble,
     "zbv": ScheduleZBVZeroBubble,
 }
+"""PyTorch's schedules for several stages on each rank."""
 
 
 class Action(NamedTuple):
@@ -49,14 +50,14 @@ def schedule_order(schedule: Schedule, ranks: int, stages_per_rank: int, microba
     theirs are written here as published: all forwards then all backwards; or `ranks - rank` forwards, then backward
     and forward in turn.
     """
-    if schedule not in _SEVERAL_STAGES:
+    if schedule not in SEVERAL_STAGES:
         assert stages_per_rank == 1 and (schedule == "gpipe" or microbatches >= ranks)
         return [_single_stage_order(schedule, rank, ranks, microbatches) for rank in range(ranks)]
     stages = [
         SimpleNamespace(num_stages=ranks * stages_per_rank, group_size=ranks, group_rank=0, is_last=False, submod=None)
         for _ in range(stages_per_rank)
     ]
-    table = _SEVERAL_STAGES[schedule](stages, microbatches).pipeline_order
+    table = SEVERAL_STAGES[schedule](stages, microbatches).pipeline_order
     return [
         [
             Action(action.computation_type.value, action.stage_index, action.microbatch_index)

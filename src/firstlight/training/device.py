@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
+from firstlight.parallel.precision import COMPUTE_TYPES
 from firstlight.planning.hardware import measured_peak_flops, published_peak_flops
 from firstlight.support.errors import ConfigError
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(setting: str) -> torch.device:
@@ -41,7 +40,7 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str]:
         if published:
             return published, "data sheet, dense bf16"
     measured = "bf16" if precision == "fp8" else precision  # the data sheets' figure, for all that is 16 bits or less
-    return measured_peak_flops(device, DTYPES[measured]), f"measured {measured} matrix product"
+    return measured_peak_flops(device, COMPUTE_TYPES[measured]), f"measured {measured} matrix product"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
