@@ -23,7 +23,7 @@ from firstlight.support.errors import ConfigError
 from firstlight.support.files import folder_lock
 from firstlight.support.logs import log_to
 from firstlight.support.peers import watching
-from firstlight.support.ranks import local_world_size, together, world_size
+from firstlight.support.ranks import local_world_size, world_size
 from firstlight.tokens.batches import SampleStream
 from firstlight.training.device import choose_device, device_name, peak_flops
 from firstlight.training.run_folder import RunFolder
@@ -41,12 +41,9 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
     original = with_global_batch_of_run(read_run_or_recipe(recipe, overrides))
     check_supported(original)
     log_to(original.run_folder)
-    if not together():
-        check_folder(original)
-        return train_prepared(original, prepare(original))
     with watching():
         ranks = start_ranks(original.layout(world_size()), local_device(choose_device(original.training.device)))
-        prepared = ranks.from_chief(lambda: _prepared_by_chief(original))
+        prepared = ranks.from_chief(lambda: _checked_and_prepared(original))
         run = train_prepared(original, prepared if ranks.chief else prepare(prepared.config), ranks)
         stop_ranks()
     return run
@@ -64,7 +61,7 @@ def with_global_batch_of_run(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update=kept)})
 
 
-def _prepared_by_chief(original: RunConfig) -> Prepared:
+def _checked_and_prepared(original: RunConfig) -> Prepared:
     check_folder(original)
     return prepare(original)
 
