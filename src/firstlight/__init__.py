@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CausalLanguageModel": "firstlight.model",
+    "MaskedLanguageModel": "firstlight.model",
     "RunConfig": "firstlight.config",
     "evaluate_pretraining": "firstlight.evaluation",
     "load_config": "firstlight.recipe",

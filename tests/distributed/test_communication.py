@@ -26,10 +26,12 @@ def benchmark() -> ModuleType:
     "settings",
     [
         {"parallel.shard": 2, "training.gradient_accumulation_steps": 3, "training.precision": "bf16", **TIED},
-        {"parallel.tensor": 2, "training.recompute": "full", "model.qk_norm": True},
+        {"parallel.tensor": 2, "training.recompute": "full", "model.architecture": "qwen3"},
         {"parallel.pipeline": 2, "training.gradient_accumulation_steps": 4, **TIED},
+        {"parallel.tensor": 2, "model.architecture": "gpt2", "model.num_key_value_heads": None},
+        {"parallel.tensor": 2, "training.recompute": "full", "model.architecture": "olmo2"},
     ],
-    ids=["fsdp", "tensor", "pipeline"],
+    ids=["fsdp", "tensor", "pipeline", "gpt2", "olmo2"],
 )
 def test_ranks_send_what_the_formula_says(benchmark: ModuleType, settings: dict[str, Any]) -> None:
     small = {"data.sequence_length": 32, "model.hidden_size": 64, "model.intermediate_size": 128}

@@ -11,10 +11,13 @@ from firstlight.model import CausalLanguageModel
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama-grouped": {"num_key_value_heads": 2},
-    "llama-qk-norm-tied": {"num_key_value_heads": 1, "qk_norm": True, "tie_word_embeddings": True},
-    "llama-wide-heads": {"head_dim": 24, "rope_theta": 5e5},
-    "gpt2": {"architecture": "gpt2", "tie_word_embeddings": True},
-    "gpt2-untied": {"architecture": "gpt2"},
+    "llama-wide-heads": {"head_dim": 24, "rope_theta": 5e5, "rope_scaling": {"original_max_position_embeddings": 16}},
+    "mistral": {"architecture": "mistral", "num_key_value_heads": 2, "sliding_window": 20},
+    "qwen2": {"architecture": "qwen2", "num_key_value_heads": 2},
+    "qwen3-tied": {"architecture": "qwen3", "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "olmo2": {"architecture": "olmo2", "num_key_value_heads": 2},
+    "gpt2": {"architecture": "gpt2"},
+    "gpt2-untied": {"architecture": "gpt2", "tie_word_embeddings": False},
 }
 
 

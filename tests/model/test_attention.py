@@ -65,7 +65,7 @@ def test_a_single_query_sees_all_cached_keys(length: int) -> None:
 def test_document_mask_is_causal_within_documents(sizes: list[int]) -> None:
     document = [number for number, size in enumerate(sizes) for _ in range(size)]
     length = len(document)
-    mask = attention_mask(torch.arange(length), length, torch.tensor([document]))
+    mask = attention_mask(torch.arange(length), length, document_ids=torch.tensor([document]))
     expected = [[j <= i and document[i] == document[j] for j in range(length)] for i in range(length)]
     assert mask.tolist() == [[expected]]
     positions = [place for size in sizes for place in range(size)]
@@ -78,6 +78,28 @@ def test_padding_mask_leaves_no_row_empty(kept: list[bool]) -> None:
     mask = attention_mask(torch.arange(length), length, padding_mask=torch.tensor([kept]).long())
     expected = [[i == j or (j < i and kept[j]) for j in range(length)] for i in range(length)]
     assert mask.tolist() == [[expected]]
+
+
+@given(LENGTHS, st.sampled_from([(4, 4), (4, 2)]), st.booleans())
+def test_without_causality_every_position_sees_every_other(length: int, numbers: tuple[int, int], masked: bool) -> None:
+    query, key, value = (heads(2, n, length, seed=s) for s, n in enumerate((numbers[0], numbers[1], numbers[1])))
+    everything = torch.ones(length, length, dtype=torch.bool)
+    result = attend(query, key, value, everything[None, None] if masked else None, causal=False)
+    torch.testing.assert_close(result, softmax_attention(query, key, value, everything), rtol=1e-4, atol=1e-5)
+
+
+@given(LENGTHS, st.integers(1, 12), st.booleans(), st.lists(st.integers(0, 1), min_size=9, max_size=9))
+def test_a_window_bounds_the_distance(length: int, window: int, causal: bool, numbers: list[int]) -> None:
+    documents = sorted(numbers[:length])
+    mask = attention_mask(
+        torch.arange(length), length, causal=causal, window=window, document_ids=torch.tensor([documents])
+    )
+
+    def sees(i: int, j: int) -> bool:
+        near = 0 <= i - j < window if causal else abs(i - j) <= window // 2
+        return near and documents[i] == documents[j]
+
+    assert mask.tolist() == [[[[sees(i, j) for j in range(length)] for i in range(length)]]]
 
 
 @given(st.integers(0, 5), LENGTHS)

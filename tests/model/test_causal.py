@@ -58,7 +58,7 @@ def test_three_forms_of_the_loss_agree(model: CausalLanguageModel) -> None:
 
     output = model(inputs, labels=labels)
     total = model.token_loss(inputs, targets)
-    each = model.token_losses(inputs, targets)
+    each = model.token_scores(inputs, targets)[0]
 
     count = (targets != -100).sum()
     assert count == 3 * 19 - 4
@@ -100,11 +100,11 @@ def test_document_ids_make_each_document_stand_alone(model: CausalLanguageModel)
     # ids need only differ between neighbours; a number may come back later only for the same document
     document_ids = torch.tensor([[4] * 7 + [0] * 1 + [9] * 12])
     targets = tokens(1, 20, seed=3)
-    together = model.token_losses(packed, targets, document_ids)
+    together = model.token_scores(packed, targets, document_ids)[0]
     pieces = targets.split([7, 1, 12], dim=1)
-    alone = [model.token_losses(part, piece) for part, piece in zip((first, second, third), pieces, strict=True)]
+    alone = [model.token_scores(part, piece)[0] for part, piece in zip((first, second, third), pieces, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone, dim=1), rtol=1e-4, atol=1e-4)
-    assert (together - model.token_losses(packed, targets))[0, 8:].abs().max() > 1e-3
+    assert (together - model.token_scores(packed, targets)[0])[0, 8:].abs().max() > 1e-3
     torch.testing.assert_close(model.token_loss(packed, targets, document_ids), together.sum(), rtol=1e-4, atol=1e-4)
 
 

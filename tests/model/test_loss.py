@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from firstlight.model import loss as loss_module
-from firstlight.model.loss import IGNORE_INDEX, linear_cross_entropy, linear_cross_entropy_per_token
+from firstlight.model.loss import IGNORE_INDEX, linear_cross_entropy, linear_cross_entropy_scores
 
 
 def problem(tokens, vocabulary=29, size=8, ignored=0.3, dtype=torch.float64, seed=0):
@@ -43,10 +43,25 @@ def test_loss_and_gradients_equal_the_plain_head(tokens, vocabulary, chunk, bloc
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loss_module.BLOCK_LOGITS, "cpu", block)
         total = linear_cross_entropy(hidden, weight, targets, chunk_tokens=chunk)
-        per_token = linear_cross_entropy_per_token(hidden, weight, targets, chunk_tokens=chunk)
+        per_token = linear_cross_entropy_scores(hidden, weight, targets, chunk_tokens=chunk)[0]
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(per_token, plain(hidden, weight, targets, "none").detach())
     torch.testing.assert_close(torch.autograd.grad(total, (hidden, weight)), expected_grads)
+
+
+@settings(max_examples=40, deadline=None)
+@given(tokens=st.integers(1, 40), vocabulary=st.integers(1, 40), chunk=st.integers(1, 50), seed=st.integers(0, 1000))
+def test_a_bias_a_token_is_that_of_the_plain_head(tokens, vocabulary, chunk, seed):
+    hidden, weight, targets = problem(tokens, vocabulary, seed=seed)
+    bias = torch.randn(vocabulary, dtype=torch.float64, requires_grad=True)
+    inputs = (hidden, weight, bias)
+    expected = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="sum")
+    total = linear_cross_entropy(hidden, weight, targets, bias, chunk_tokens=chunk)
+    losses, hits = linear_cross_entropy_scores(hidden, weight, targets, bias, chunk_tokens=chunk)
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(losses.sum(), expected.detach())
+    torch.testing.assert_close(torch.autograd.grad(total, inputs), torch.autograd.grad(expected, inputs))
+    assert torch.equal(hits.bool(), F.linear(hidden, weight, bias).argmax(1) == targets)
 
 
 def test_gradcheck():
@@ -80,7 +95,7 @@ def test_result_is_fp32_under_autocast_and_for_low_precision_inputs():
     hidden, weight, targets = problem(20, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert linear_cross_entropy(hidden, weight, targets).dtype == torch.float32
-        assert linear_cross_entropy_per_token(hidden, weight, targets).dtype == torch.float32
+        assert linear_cross_entropy_scores(hidden, weight, targets)[0].dtype == torch.float32
     assert linear_cross_entropy(hidden.bfloat16(), weight.bfloat16(), targets).dtype == torch.float32
 
 

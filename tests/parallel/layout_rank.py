@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from firstlight.config import RunConfig
 from firstlight.model import CausalLanguageModel, linear_cross_entropy
 from firstlight.model.attention import attend
-from firstlight.model.loss import linear_cross_entropy_per_token
+from firstlight.model.loss import linear_cross_entropy_scores
 from firstlight.model.masks import attention_mask
 from firstlight.parallel.context import ContextParallelAttention, local_positions
 from firstlight.parallel.parallel_model import ParallelModel
@@ -107,7 +107,7 @@ def check_evaluation_leaves_parameters(parallel: dict[str, object]) -> None:
     model.init_weights()
     before = {name: part_of(parameter).local.clone() for name, parameter in model.named_parameters()}
     tokens = torch.randint(0, 131, (1, LENGTH), generator=torch.Generator().manual_seed(0))
-    model.token_losses(tokens, tokens)
+    model.token_scores(tokens, tokens)
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32, (parallel, name)
         assert torch.equal(part_of(parameter).local, before[name]), (parallel, name)
@@ -135,7 +135,7 @@ def check_vocabulary_parallel_loss() -> None:
             assert tensor.grad is not None and gradient is not None
             torch.testing.assert_close(tensor.grad.to_local(), part_of(tensor).of(gradient), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(
-            loss.per_token(states, rows, targets), linear_cross_entropy_per_token(hidden, weight, targets)
+            loss.scores(states, rows, targets), linear_cross_entropy_scores(hidden, weight, targets)
         )
         nothing = torch.full_like(targets, -100)
         assert loss.sum(states, rows, nothing) == 0
@@ -155,12 +155,12 @@ def check_context_parallel_attention() -> None:
     query, key, value = (torch.randn(2, heads, LENGTH, 8, generator=generator) for heads in (4, 2, 2))
     documents = torch.randint(0, 2, (2, LENGTH), generator=generator).cumsum(1)
     for ids in (None, documents):
-        mask = None if ids is None else attention_mask(torch.arange(LENGTH), LENGTH, ids)
+        mask = None if ids is None else attention_mask(torch.arange(LENGTH), LENGTH, document_ids=ids)
         whole = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
         expected = attend(*whole, mask)
         expected.square().sum().backward()
         parts = [tensor[:, :, mine].clone().requires_grad_() for tensor in (query, key, value)]
-        partial = None if ids is None else attention_mask(mine, LENGTH, ids)
+        partial = None if ids is None else attention_mask(mine, LENGTH, document_ids=ids)
         assert dist.group.WORLD is not None
         found = ContextParallelAttention(dist.group.WORLD)(*parts, partial)
         found.square().sum().backward()

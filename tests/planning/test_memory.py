@@ -22,9 +22,9 @@ MODES = ["none", "selective", "full"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {},
     "grouped-tied": {"num_key_value_heads": 2, "tie_word_embeddings": True},
-    "qk-norm": {"num_key_value_heads": 1, "qk_norm": True},
+    "qk-norm": {"num_key_value_heads": 1, "architecture": "qwen3"},
     "wide": {"head_dim": 32, "intermediate_size": 160, "vocab_size": 4096},
-    "gpt2": {"architecture": "gpt2"},
+    "gpt2": {"architecture": "gpt2", "tie_word_embeddings": False},
 }
 BATCH, SEQUENCE = 4, 128
 

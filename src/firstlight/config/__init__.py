@@ -7,6 +7,7 @@ would be right. Names are Hugging Face's where Hugging Face has one. `firstlight
 from firstlight.config.batch import Batch, resolve_batch
 from firstlight.config.corpus import CorpusConfig
 from firstlight.config.data import DataConfig, SourceConfig
+from firstlight.config.masking import MaskingConfig
 from firstlight.config.model import ModelConfig
 from firstlight.config.parallel import Layout, ParallelConfig, resolve_layout
 from firstlight.config.run import CheckpointConfig, OptimizerConfig, RunConfig, ScheduleConfig
@@ -17,6 +18,7 @@ __all__ = [
     "CorpusConfig",
     "DataConfig",
     "Layout",
+    "MaskingConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",

@@ -20,6 +20,7 @@ from firstlight.config.batch import Batch, resolve_batch
 from firstlight.config.corpus import CorpusConfig
 from firstlight.config.data import DataConfig, TokenizerConfig
 from firstlight.config.loss_scale import LossScaleConfig
+from firstlight.config.masking import MaskingConfig
 from firstlight.config.model import ModelConfig
 from firstlight.config.parallel import Layout, ParallelConfig, check_model_fits, least_world_size, resolve_layout
 from firstlight.support.errors import ConfigError, did_you_mean
@@ -170,6 +171,7 @@ class RunConfig(Section):
     corpus: CorpusConfig = CorpusConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
+    masking: MaskingConfig = MaskingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
@@ -198,8 +200,15 @@ class RunConfig(Section):
         limit, length = self.model.max_position_embeddings, self.data.sequence_length
         if limit is not None and length > limit:
             raise ValueError(f"data.sequence_length {length} is above model.max_position_embeddings {limit}")
+        if self.model.causal and self.masking != MaskingConfig():
+            raise ValueError("masking is for model.objective masked, and this one is causal; leave it out")
         self.layout(self.declared_world_size)
         return self
+
+    @property
+    def predicted_share(self) -> float:
+        """Expected share of positions whose token is predicted: 1, or `masking.fraction` of a masked model."""
+        return 1.0 if self.model.causal else self.masking.fraction
 
     @property
     def run_folder(self) -> Path:

@@ -1,8 +1,8 @@
-"""Causal self-attention with grouped key-value heads and optional query-key norm.
+"""Self-attention, causal or to both sides, with grouped key-value heads and a query-key norm where the family has one.
 
 Grouped-query attention: Ainslie et al. 2023 (arXiv:2305.13245); query-key norm: Dehghani et al. 2023
-(arXiv:2302.05442), per head before the rotation, as in Qwen3. The kernel is PyTorch's `scaled_dot_product_attention`:
-without a mask it never stores the [sequence, sequence] scores. On a CPU, compiled, short sequences go a faster way.
+(arXiv:2302.05442), before the rotation. The kernel is PyTorch's `scaled_dot_product_attention`: without a mask it never
+stores the [sequence, sequence] scores. On a CPU, compiled, short sequences go a faster way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from firstlight.config import ModelConfig
 from firstlight.model.cache import LayerCache
-from firstlight.model.families import FAMILIES
 from firstlight.model.norm import make_norm
 from firstlight.model.rope import rotate
 
@@ -21,12 +20,13 @@ LONGEST_IN_BLOCKS = 1024
 """Longest sequence whose attention a compiled block on a CPU computes as plain products."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(query · keyᵀ / sqrt(head_dim)) · value, causal.
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = True) -> Tensor:
+    """softmax(query · keyᵀ / sqrt(head_dim)) · value.
 
     query: [batch, heads, queries, head_dim]; key, value: [batch, groups, keys, head_dim]. mask: [batch or 1, 1,
-    queries, keys] bool, true where attention is allowed; without one, the queries are the last positions of the keys,
-    and are either all of them or a single one.
+    queries, keys] bool, true where attention is allowed, and then it says all. Without one, every query sees every key,
+    or, when causal, those up to its own place; the queries are then the last positions of the keys, and are either all
+    of them or a single one.
     """
     queries, keys = query.shape[2], key.shape[2]
     assert mask is not None or queries in (1, keys), "a block of queries after cached keys needs a mask"
@@ -35,7 +35,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         # The CUDA kernel that takes a mask does not take groups; asked for both, PyTorch stores all scores.
         key, value = (repeat_groups(heads, query.shape[1]) for heads in (key, value))
         grouped = False
-    causal = mask is None and queries == keys
+    causal = causal and mask is None and queries == keys
     on_cpu = query.device.type == "cpu" and torch.compiler.is_compiling()
     if causal and on_cpu and queries <= LONGEST_IN_BLOCKS:
         return attend_in_blocks(query, repeat_groups(key, query.shape[1]), repeat_groups(value, query.shape[1]))
@@ -76,29 +76,33 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.head_dim is not None and config.num_key_value_heads is not None
-        bias = FAMILIES[config.architecture].bias
-        self.head_dim = config.head_dim
+        family = config.family
+        self.head_dim, self.causal = config.head_dim, config.causal
         self.attend = attend
         query_size, group_size = (
             heads * self.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads)
         )
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, group_size, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, group_size, bias=bias)
-        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=bias)
-        self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else None
-        self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else None
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=family.biased("q_proj"))
+        self.k_proj = nn.Linear(config.hidden_size, group_size, bias=family.biased("k_proj"))
+        self.v_proj = nn.Linear(config.hidden_size, group_size, bias=family.biased("v_proj"))
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=family.biased("o_proj"))
+        self.norm_heads = family.qk_norm == "head"
+        sizes = {"none": None, "head": (self.head_dim, self.head_dim), "all": (query_size, group_size)}[family.qk_norm]
+        self.q_norm = make_norm(config, sizes[0]) if sizes else None
+        self.k_norm = make_norm(config, sizes[1]) if sizes else None
 
     def forward(self, hidden: Tensor, rope: Tensor | None, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         """hidden: [batch, sequence, hidden_size] → the same shape. rope: table of `rope_table`."""
         split = (*hidden.shape[:2], -1, self.head_dim)
-        query, key, value = (proj(hidden).view(split) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        query, key, value = self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden).view(split)
+        if self.norm_heads:
+            query, key = query.view(split), key.view(split)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        query, key, value = query.view(split).transpose(1, 2), key.view(split).transpose(1, 2), value.transpose(1, 2)
         if rope is not None:
             query, key = rotate(query, rope), rotate(key, rope)
         if cache is not None:
             key, value = cache.append(key, value)
-        heads = self.attend(query, key, value, mask)
+        heads = self.attend(query, key, value, mask, self.causal)
         return self.o_proj(heads.transpose(1, 2).flatten(2))

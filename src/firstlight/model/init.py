@@ -2,9 +2,9 @@
 
 Each parameter has its own generator, seeded by (seed, name), and is drawn whole in fp32 on the CPU; so the same model
 comes out at any device, order of construction and sharding. Scheme: matrices and embeddings from a normal distribution
-of standard deviation `initializer_range`; the two projections of a block that write to the residual stream divided by
-sqrt(2 · num_hidden_layers), so that its variance does not grow with depth (Radford et al. 2019, section 2.3;
-Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053, section 3); norms 1, biases 0.
+of standard deviation `initializer_range`; in pre-norm models the two projections of a block that write to the residual
+stream divided by sqrt(2 · num_hidden_layers), so that its variance does not grow with depth (Radford et al. 2019,
+section 2.3; Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053, section 3); norms 1, biases 0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def initial_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) 
     if len(shape) == 1:
         return torch.ones(shape, device="cpu", dtype=torch.float32)
     deviation = config.initializer_range
-    if name.endswith(RESIDUAL_PROJECTIONS):
+    if config.family.norm_place == "pre" and name.endswith(RESIDUAL_PROJECTIONS):
         deviation /= math.sqrt(2 * config.num_hidden_layers)
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big", signed=True))

@@ -29,51 +29,56 @@ def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
+    bias: Tensor | None = None,
     *,
     ignore_index: int = IGNORE_INDEX,
     chunk_tokens: int | None = None,
 ) -> Tensor:
-    """Sum over tokens of -log softmax(weight @ hidden)[target], without the whole logits.
+    """Sum over tokens of -log softmax(weight @ hidden + bias)[target], without the whole logits.
 
-    hidden: [..., hidden_size]; weight: [vocabulary, hidden_size]; targets: [...] int64. Tokens whose target is
-    `ignore_index` add nothing to the loss or to the gradients, but cost as much as the others: where most are ignored,
-    select first. Matrix products run in autocast's type where autocast is on, softmax and logarithm in fp32 (fp64
-    inputs: all in fp64); the gradient of `weight` is summed in fp32. `chunk_tokens`: most tokens in a chunk; unset:
-    1024 on a CPU, else 4096. Returns a scalar, fp32 or fp64. Differentiable once.
+    hidden: [..., hidden_size]; weight: [vocabulary, hidden_size]; targets: [...] int64; bias: [vocabulary]. Tokens
+    whose target is `ignore_index` add nothing to the loss or to the gradients, but cost as much as the others: where
+    most are ignored, select first. Matrix products run in autocast's type where autocast is on, softmax and logarithm
+    in fp32 (fp64 inputs: all in fp64); the gradient of `weight` is summed in fp32. `chunk_tokens`: most tokens in a
+    chunk; unset: 1024 on a CPU, else 4096. Returns a scalar, fp32 or fp64. Differentiable once.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
     compute, size = _prepare(hidden, weight, targets, chunk_tokens)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, compute, size)
-    return linear_cross_entropy_per_token(
-        hidden, weight, targets, ignore_index=ignore_index, chunk_tokens=chunk_tokens
-    ).sum()
+        return _LinearCrossEntropy.apply(hidden, weight, targets, bias, ignore_index, compute, size)
+    losses, _ = linear_cross_entropy_scores(
+        hidden, weight, targets, bias, ignore_index=ignore_index, chunk_tokens=chunk_tokens
+    )
+    return losses.sum()
 
 
 @torch.no_grad()
-def linear_cross_entropy_per_token(
+def linear_cross_entropy_scores(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
+    bias: Tensor | None = None,
     *,
     ignore_index: int = IGNORE_INDEX,
     chunk_tokens: int | None = None,
 ) -> Tensor:
-    """The loss of each token, for evaluation: [...] fp32 (fp64 for fp64 inputs), 0 where ignored, no gradient.
-
-    Arguments as for `linear_cross_entropy`.
+    """For evaluation, [2, ...] fp32 (fp64 for fp64 inputs), no gradient: the loss of each token, and 1 where no token
+    is likelier than the target; both 0 where ignored. Arguments as for `linear_cross_entropy`.
     """
     shape = targets.shape
     hidden, targets = hidden.flatten(0, -2), targets.flatten()
     compute, size = _prepare(hidden, weight, targets, chunk_tokens)
-    losses = hidden.new_empty(hidden.shape[0], dtype=_precise(compute))
+    scores = hidden.new_empty(2, hidden.shape[0], dtype=_precise(compute))
     with torch.autocast(hidden.device.type, enabled=False):
-        matrix = weight.to(compute)
+        matrix, shift = weight.to(compute), None if bias is None else bias.to(compute)
         logits = hidden.new_empty(size, weight.shape[0], dtype=compute)
         for chunk in _slices(hidden.shape[0], size):
-            for block, rows, probability in _softmax(hidden[chunk].to(compute), matrix, logits):
-                _write_losses(rows, probability, targets[chunk][block], ignore_index, losses[chunk][block])
-    return losses.view(shape)
+            losses, hits = scores[:, chunk]
+            for block, rows, probability in _softmax(hidden[chunk].to(compute), matrix, shift, logits):
+                wanted = targets[chunk][block]
+                index = _write_losses(rows, probability, wanted, ignore_index, losses[block])
+                hits[block] = (rows.gather(1, index)[:, 0] == rows.amax(1)) & (wanted != ignore_index)
+    return scores.view(2, *shape)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -81,39 +86,49 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, compute: torch.dtype, size: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        ignore_index: int,
+        compute: torch.dtype,
+        size: int,
     ) -> Tensor:
         precise = _precise(compute)
         losses = hidden.new_empty(hidden.shape[0], dtype=precise)
         grad_hidden = torch.empty_like(hidden, dtype=compute) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(weight, dtype=precise) if ctx.needs_input_grad[1] else None
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=precise)
         with torch.autocast(hidden.device.type, enabled=False):
-            matrix = weight.to(compute)
+            matrix, shift = weight.to(compute), None if bias is None else bias.to(compute)
             logits = hidden.new_empty(size, weight.shape[0], dtype=compute)
             product = torch.empty_like(matrix) if grad_weight is not None else None
             for chunk in _slices(hidden.shape[0], size):
                 inputs, ignored = hidden[chunk].to(compute), targets[chunk, None] == ignore_index
                 grad_logits = logits[: len(inputs)]
-                for block, rows, probability in _softmax(inputs, matrix, logits):
+                for block, rows, probability in _softmax(inputs, matrix, shift, logits):
                     index = _write_losses(rows, probability, targets[chunk][block], ignore_index, losses[chunk][block])
                     probability.scatter_add_(1, index, probability.new_full((), -1).expand_as(index))
                     grad_logits[block] = probability
+                    if grad_bias is not None:
+                        grad_bias += probability.masked_fill_(ignored[block], 0).sum(0)
                 if grad_hidden is not None:
                     torch.mm(grad_logits, matrix, out=grad_hidden[chunk]).masked_fill_(ignored, 0)
                 if grad_weight is not None:
                     grad_weight += torch.mm(grad_logits.T, inputs.masked_fill(ignored, 0), out=product)
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.types = hidden.dtype, weight.dtype
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         return losses.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = [
+        grad_hidden, grad_weight, grad_bias = (
             None if gradient is None else (gradient * grad_loss).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.types, strict=True)
-        ]
-        return (*gradients, None, None, None, None)
+        )
+        return grad_hidden, grad_weight, None, grad_bias, None, None, None
 
 
 def _prepare(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int | None) -> tuple[torch.dtype, int]:
@@ -138,10 +153,14 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, max(size, 1))]
 
 
-def _softmax(inputs: Tensor, matrix: Tensor, logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Fill `logits` ([at least tokens, vocabulary]) with inputs @ matrix.T; yield blocks of rows, their logits in fp32
-    or fp64 and their probabilities, [rows, vocabulary] each; the last is a copy that the caller may overwrite."""
+def _softmax(
+    inputs: Tensor, matrix: Tensor, bias: Tensor | None, logits: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Fill `logits` ([at least tokens, vocabulary]) with inputs @ matrix.T + bias; yield blocks of rows, their logits
+    in fp32 or fp64 and their probabilities, [rows, vocabulary] each; the last is a copy that may be overwritten."""
     logits = torch.mm(inputs, matrix.T, out=logits[: len(inputs)])
+    if bias is not None:
+        logits += bias
     rows = max(1, BLOCK_LOGITS.get(inputs.device.type, BLOCK_LOGITS_ELSEWHERE) // len(matrix))
     for block in _slices(len(inputs), rows):
         precise = logits[block].to(_precise(logits.dtype))

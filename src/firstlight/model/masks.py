@@ -1,6 +1,6 @@
-"""Boolean attention masks (true: may attend) for what the plain causal kernel cannot say.
+"""Boolean attention masks (true: may attend) for what the kernel cannot say by itself: windows, documents, padding.
 
-Training on packed sequences needs none of this unless attention is kept within documents; then the mask is causal and
+Training on packed sequences needs none of this unless attention is local or kept within documents; the latter mask is
 block-diagonal, and a token sees exactly what it would see if its document stood alone.
 """
 
@@ -11,20 +11,30 @@ from torch import Tensor
 
 
 def attention_mask(
-    query_positions: Tensor, key_length: int, document_ids: Tensor | None = None, padding_mask: Tensor | None = None
+    query_positions: Tensor,
+    key_length: int,
+    *,
+    causal: bool = True,
+    window: int = 0,
+    document_ids: Tensor | None = None,
+    padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """Causal mask [batch or 1, 1, queries, keys] bool; keys are at positions 0 … key_length - 1.
+    """Mask [batch or 1, 1, queries, keys] bool; keys are at positions 0 … key_length - 1.
 
-    query_positions: [queries] int64. document_ids: [batch, keys], equal numbers attend to each other. padding_mask:
-    [batch, keys], 0 where a key is padding. Every token may attend to itself, padding too, so that no row is empty.
+    query_positions: [queries] int64. causal: no key after its query. window: of a causal mask, the last so many
+    positions up to the query's own; else those at most window // 2 away; 0: all. document_ids: [batch, keys], equal
+    numbers attend to each other. padding_mask: [batch, keys], 0 where a key is padding. Every token may attend to
+    itself, padding too, so that no row is empty.
     """
-    keys = torch.arange(key_length, device=query_positions.device)
-    itself = keys == query_positions[:, None]
-    mask = (keys <= query_positions[:, None])[None, None]
+    distance = query_positions[:, None] - torch.arange(key_length, device=query_positions.device)
+    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if window:
+        mask = mask & (distance < window if causal else distance.abs() <= window // 2)
+    mask = mask[None, None]
     if document_ids is not None:
         mask = mask & (document_ids[:, query_positions][:, None, :, None] == document_ids[:, None, None, :])
     if padding_mask is not None:
-        mask = mask & (padding_mask != 0)[:, None, None, :] | itself
+        mask = mask & (padding_mask != 0)[:, None, None, :] | (distance == 0)
     return mask
 
 

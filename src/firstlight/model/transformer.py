@@ -1,9 +1,12 @@
-"""The decoder: embeddings, pre-norm blocks, a last norm. Vaswani et al. 2017 with the norm moved before each sublayer
-(Xiong et al. 2020, arXiv:2002.04745). Blocks take tensors only, so that each can be compiled, recomputed or sharded
-from outside by walking `layers`.
+"""Token ids to hidden states: embeddings, blocks, a last norm where the family has one. Vaswani et al. 2017; the norm
+lies where the family puts it (before a sublayer: Xiong et al. 2020, arXiv:2002.04745). Blocks take tensors only, so
+that each can be compiled, recomputed or sharded from outside by walking `layers`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,30 +14,51 @@ from torch import Tensor, nn
 from firstlight.config import ModelConfig
 from firstlight.model.attention import Attention
 from firstlight.model.cache import KeyValueCache, LayerCache
-from firstlight.model.families import FAMILIES
 from firstlight.model.feed_forward import FeedForward
 from firstlight.model.masks import attention_mask, positions_in_documents
-from firstlight.model.norm import make_norm, under_autocast
+from firstlight.model.norm import make_norm, matmul_dtype, under_autocast
 from firstlight.model.rope import rope_table
 from firstlight.support.errors import ConfigError
 
 
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+class Columns(NamedTuple):
+    """The part of longer rows that a model is given, where ranks share each sequence."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    positions: Tensor
+    """Their places in the whole rows: [columns] int64."""
+    row_length: int
+    """Columns of the whole rows."""
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each with its norm and its residual connection.
+
+    `input_layernorm` is the norm of attention and `post_attention_layernorm` that of the feed-forward layer, wherever
+    the family puts them.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = make_norm(config)
+        self.norm_place = config.family.norm_place
+        stream = self.norm_place != "pre"
+        first_norm = layer > 0 or config.family.first_norm
+        self.input_layernorm = make_norm(config, stream=stream) if first_norm else nn.Identity()
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = make_norm(config)
+        self.post_attention_layernorm = make_norm(config, stream=stream)
         self.mlp = FeedForward(config)
 
     def forward(
         self, hidden: Tensor, rope: Tensor | None, mask: Tensor | None, cache: LayerCache | None = None
     ) -> Tensor:
         """hidden: [batch, sequence, hidden_size] → the same shape and type."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rope, mask, cache)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+        hidden = self._add(hidden, self.input_layernorm, lambda inputs: self.self_attn(inputs, rope, mask, cache))
+        return self._add(hidden, self.post_attention_layernorm, self.mlp)
+
+    def _add(self, hidden: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.norm_place == "pre":
+            return hidden + sublayer(norm(hidden))
+        output = sublayer(hidden.to(matmul_dtype(hidden)))
+        return norm(hidden + output) if self.norm_place == "post" else hidden + norm(output)
 
 
 class Transformer(nn.Module):
@@ -43,12 +67,14 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.vocab_size is not None and config.max_position_embeddings is not None
-        self.config = config
-        learned = FAMILIES[config.architecture].positions == "learned"
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
-        self.norm = make_norm(config)
+        self.config, family, width = config, config.family, config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        learned = family.positions == "learned"
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, width) if learned else None
+        self.embed_types = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.embed_norm = make_norm(config, stream=True) if family.embedding_norm else None
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = make_norm(config) if family.last_norm else None
 
     def forward(
         self,
@@ -56,43 +82,80 @@ class Transformer(nn.Module):
         document_ids: Tensor | None = None,
         padding_mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
-        positions: Tensor | None = None,
+        columns: Columns | None = None,
+        token_types: Tensor | None = None,
     ) -> Tensor:
         """input_ids: [batch, sequence] int64 → [batch, sequence, hidden_size], after the last norm.
 
         document_ids: [batch, sequence]; tokens attend within runs of equal numbers, and learned positions start anew
         in each. padding_mask: [batch, sequence], 0 at padding, which nothing else attends to. cache: keys and values
-        of the positions before `input_ids`; goes with neither of the two. positions: [columns] int64, where input_ids
-        holds only these columns of longer rows; document_ids are then those of the whole rows. Raises ConfigError when
-        the positions exceed max_position_embeddings.
+        of the positions before `input_ids`; goes with neither of the two. columns: where input_ids holds only these
+        columns of longer rows; document_ids are then those of the whole rows. token_types: [batch, sequence], row of
+        each token in the table of types; 0 unless given. Raises ConfigError when the positions exceed
+        max_position_embeddings.
         """
-        assert cache is None or (document_ids is None and padding_mask is None and positions is None)
+        assert cache is None or (document_ids is None and padding_mask is None and columns is None)
         start = cache.length if cache is not None else 0
         length = input_ids.shape[1]
-        if positions is None:
+        if columns is None:
             self._check_length(start + length)
-            positions = torch.arange(start, start + length, device=input_ids.device)
-        mask = None
-        if document_ids is not None or padding_mask is not None or (start and length > 1):
-            keys = start + length if document_ids is None else document_ids.shape[1]
-            mask = attention_mask(positions, keys, document_ids, padding_mask)
-
+            columns = Columns(torch.arange(start, start + length, device=input_ids.device), start + length)
         hidden = self.embed_tokens(input_ids)
-        rope = None
-        if FAMILIES[self.config.architecture].positions == "rotary":
-            assert self.config.head_dim is not None
-            rope = rope_table(positions, self.config.head_dim, self.config.rope_theta)
-        elif self.embed_positions is not None:
-            within = positions[None] if document_ids is None else positions_in_documents(document_ids)[:, positions]
-            hidden = hidden + self.embed_positions(within)
+        if self.embed_positions is not None:
+            positions = columns.positions[None]
+            if document_ids is not None:
+                positions = positions_in_documents(document_ids)[:, columns.positions]
+            hidden = hidden + self.embed_positions(positions)
+        if self.embed_types is not None:
+            hidden = hidden + self.embed_types(torch.zeros_like(input_ids) if token_types is None else token_types)
         if under_autocast(hidden):
             hidden = hidden.float()  # the residual stream, whatever the table is stored in
+        if self.embed_norm is not None:
+            hidden = self.embed_norm(hidden)
+        views = {
+            everywhere: self._view(columns, everywhere, start, length, document_ids, padding_mask)
+            for everywhere in {self.config.is_global(layer) for layer in range(len(self.layers))}
+        }
         for index, layer in enumerate(self.layers):
+            rope, mask = views[self.config.is_global(index)]
             if cache is None:
                 hidden = layer(hidden, rope, mask)
             else:
                 hidden = layer(hidden, rope, mask, cache.layers[index])
-        return self.norm(hidden)
+        return hidden if self.norm is None else self.norm(hidden)
+
+    def _view(
+        self,
+        columns: Columns,
+        everywhere: bool,
+        start: int,
+        length: int,
+        document_ids: Tensor | None,
+        padding_mask: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Rotations and mask of the blocks that attend everywhere, or of those that attend locally; None: no need."""
+        config = self.config
+        rope = None
+        if config.family.positions == "rotary":
+            assert config.head_dim is not None and config.rope_theta is not None
+            theta = config.rope_theta if everywhere else config.local_rope_theta or config.rope_theta
+            rope = rope_table(columns.positions, config.head_dim, theta, config.rope_scaling)
+        window = 0 if everywhere else config.sliding_window or 0
+        reach = window if config.causal else window // 2 + 1  # of one side, the query's own place among it
+        if columns.row_length <= reach:
+            window = 0
+        several_after_cached = config.causal and start and length > 1
+        if not window and document_ids is None and padding_mask is None and not several_after_cached:
+            return rope, None
+        mask = attention_mask(
+            columns.positions,
+            columns.row_length,
+            causal=config.causal,
+            window=window,
+            document_ids=document_ids,
+            padding_mask=padding_mask,
+        )
+        return rope, mask
 
     def _check_length(self, length: int) -> None:
         limit = self.config.max_position_embeddings

@@ -38,13 +38,15 @@ class ContextParallelAttention:
         self.group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = True) -> Tensor:
         """query: [batch, heads, columns, head_dim], key, value: [batch, groups, columns, head_dim] → as query.
 
-        mask: [batch or 1, 1, columns, whole sequence] bool; without one, attention is causal.
+        mask: [batch or 1, 1, columns, whole sequence] bool; without one, attention is causal or sees everything.
         """
         key, value = self._gather(torch.stack((key, value))).unbind(0)
         key, value = (repeat_groups(heads, query.shape[1]) for heads in (key, value))
+        if not causal:
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         size = query.shape[2] // 2
         parts = []
         for half, number in enumerate((self.rank, 2 * self.size - 1 - self.rank)):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from firstlight.config import Layout, RunConfig
-from firstlight.model import CausalLanguageModel
+from firstlight.model import Columns, LanguageModel, build_model
 from firstlight.parallel.collectives import all_gather
 from firstlight.parallel.compile import apply_compile
 from firstlight.parallel.context import apply_context_parallel, local_positions
@@ -41,6 +41,7 @@ def stages_of(config: RunConfig, layout: Layout) -> tuple[list[int], list[range]
         ranks=layout.pipeline,
         stages_per_rank=config.parallel.stages_per_rank,
         recompute=config.training.recompute,
+        predicted=config.predicted_share,
     )
 
 
@@ -59,13 +60,13 @@ class ParallelModel:
         }
         tied = config.model.tie_word_embeddings and len(self.owners) > 1
         self.tied = "model.embed_tokens.weight" if tied else None
-        self.columns: Tensor | None = None
+        self.columns: Columns | None = None
         self.pipeline: Pipeline | None = None
 
-    def _part(self, stage: int, layers: range, compile_blocks: bool) -> CausalLanguageModel:
+    def _part(self, stage: int, layers: range, compile_blocks: bool) -> LanguageModel:
         config, ranks, num_stages = self.config, self.ranks, len(self.owners)
         with torch.device("meta"):
-            model = CausalLanguageModel.from_config(config.model)
+            model = build_model(config.model)
         if num_stages > 1:
             keep_stage(model, layers, first=stage == 0, last=stage == num_stages - 1)
         if config.training.precision == "fp8":
@@ -94,10 +95,11 @@ class ParallelModel:
             model.to_empty(device=self.ranks.device)
         layout, length = self.ranks.layout, self.config.data.sequence_length
         if layout.context > 1:
-            self.columns = local_positions(length, self.ranks.place.context, layout.context, self.ranks.device)
+            positions = local_positions(length, self.ranks.place.context, layout.context, self.ranks.device)
+            self.columns = Columns(positions, length)
         if layout.pipeline > 1:
-            positions = torch.arange(length, device=self.ranks.device) if self.columns is None else self.columns
-            columns, rows = len(positions), self.batch.micro_batch_size
+            all_columns = Columns(torch.arange(length, device=self.ranks.device), length)
+            columns, rows = length // layout.context, self.batch.micro_batch_size
             self.pipeline = Pipeline(
                 self.parts,
                 self.owners,
@@ -109,7 +111,7 @@ class ParallelModel:
                 hidden_shape=(rows, columns // layout.tensor, self.config.model.hidden_size),
                 dtype=torch.float32,
                 context=self.autocast,
-                positions=positions,
+                columns=self.columns or all_columns,
             )
 
     def init_weights(self) -> None:
@@ -177,7 +179,7 @@ class ParallelModel:
         for number, micro_batch in enumerate(micro_batches, 1):
             synchronize_gradients(model, number == len(micro_batches))
             with self.autocast():
-                loss = model.token_loss(**micro_batch, positions=self.columns)
+                loss = model.token_loss(**micro_batch, columns=self.columns)
             loss = loss * factor
             loss.backward()
             total += loss.detach()
@@ -195,26 +197,25 @@ class ParallelModel:
                     parameter.grad = gradient.redistribute(placements=parameter.placements)
 
     @torch.no_grad()
-    def token_losses(self, input_ids: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """The loss of each token in nats, [rows, sequence] fp32 on every rank that shares the rows, 0 where ignored."""
+    def token_scores(self, input_ids: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """As `LanguageModel.token_scores`, [2, rows, sequence] on every rank that shares the rows."""
         arguments = self._columns({"input_ids": input_ids, "targets": targets}, document_ids)
         if self.pipeline is not None:
-            losses = self.pipeline.token_losses(**arguments)
+            scores = self.pipeline.token_scores(**arguments)
         else:
             (model,) = self.parts.values()
             with self.autocast():
-                losses = model.token_losses(**arguments, positions=self.columns)
+                scores = model.token_scores(**arguments, columns=self.columns)
         for model in self.parts.values():
             divide_again(model)
         if self.columns is None:
-            return losses
+            return scores
         group, size = self.ranks.context_group, self.ranks.layout.context
-        columns = [local_positions(input_ids.shape[1], rank, size, losses.device) for rank in range(size)]
+        columns = [local_positions(input_ids.shape[1], rank, size, scores.device) for rank in range(size)]
         assert group is not None
-        parts = all_gather(losses, group)
-        whole = losses.new_empty(input_ids.shape)
-        for part, places in zip(parts.chunk(size), columns, strict=True):
-            whole[:, places] = part
+        whole = scores.new_empty(2, *input_ids.shape)
+        for part, places in zip(all_gather(scores, group).chunk(size), columns, strict=True):
+            whole[:, :, places] = part
         return whole
 
     def _arguments(self, batch: TokenBatch) -> dict[str, Tensor]:
@@ -228,7 +229,7 @@ class ParallelModel:
     def _columns(self, arguments: dict[str, Tensor], document_ids: Tensor | None) -> dict[str, Tensor]:
         """This context rank's columns of ids and targets; document ids stay whole, for the keys of the others."""
         if self.columns is not None:
-            arguments = {name: value[:, self.columns] for name, value in arguments.items()}
+            arguments = {name: value[:, self.columns.positions] for name, value in arguments.items()}
         return arguments if document_ids is None else {**arguments, "document_ids": document_ids}
 
     def _share_tied_gradient(self) -> None:

@@ -18,6 +18,7 @@ from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import Schedule1F1B, ScheduleGPipe
 
 from firstlight.config.parallel import SINGLE_STAGE
+from firstlight.model import Columns
 from firstlight.planning.schedules import SEVERAL_STAGES
 
 SCHEDULES: dict[str, Any] = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, **SEVERAL_STAGES}
@@ -49,9 +50,9 @@ def keep_stage(model: Any, layers: range, first: bool, last: bool) -> None:
     if not first:
         tied_here = last and model.lm_head is None
         body.embed_tokens = HeadTable(body.embed_tokens.weight) if tied_here else Elsewhere()
-        body.embed_positions = None
+        body.embed_positions = body.embed_types = body.embed_norm = None
     if not last:
-        body.norm = Elsewhere()
+        body.norm = model.transform = model.head_bias = None
         if model.lm_head is not None:
             model.lm_head = Elsewhere()
 
@@ -72,17 +73,17 @@ class Pipeline:
         hidden_shape: tuple[int, int, int],
         dtype: torch.dtype,
         context: Callable[[], Any],
-        positions: Tensor,
+        columns: Columns,
     ) -> None:
         """parts: this rank's models by number of stage. owners: the rank of each stage. micro_shape: [rows, columns] of
         a micro-batch's token ids on this rank; hidden_shape, dtype: of what goes from stage to stage. context: entered
-        around every forward pass. positions: of the columns in whole sequences, [columns]."""
+        around every forward pass. columns: this rank's part of each sequence."""
         self.parts, self.owners, self.group, self.device = parts, owners, group, device
         self.last = len(owners) - 1
         self.hidden_shape, self.dtype = hidden_shape, dtype
         built = []
         for stage, model in parts.items():
-            model.forward = functools.partial(_forward, model, stage == self.last, context, positions)
+            model.forward = functools.partial(_forward, model, stage == self.last, context, columns)
             ids = torch.empty(micro_shape, dtype=torch.int64, device="meta")
             hidden = torch.empty(hidden_shape, dtype=dtype, device="meta", requires_grad=True)
             loss = torch.empty(1, dtype=torch.float32, device="meta", requires_grad=True)
@@ -114,10 +115,10 @@ class Pipeline:
         return torch.cat([loss.detach() for loss in losses]).sum()
 
     @torch.no_grad()
-    def token_losses(self, input_ids: Tensor, **arguments: Tensor) -> Tensor:
-        """The losses of each token, [rows, columns], on every rank of the pipeline: stage after stage, no schedule."""
+    def token_scores(self, input_ids: Tensor, **arguments: Tensor) -> Tensor:
+        """As `LanguageModel.token_scores`, on every rank of the pipeline: stage after stage, no schedule."""
         rank = dist.get_rank(self.group)
-        losses = torch.empty(input_ids.shape, dtype=torch.float32, device=self.device)
+        scores = torch.empty(2, *input_ids.shape, dtype=torch.float32, device=self.device)
         hidden = input_ids
         for stage, owner in enumerate(self.owners):
             if owner != rank:
@@ -128,18 +129,18 @@ class Pipeline:
                 dist.recv(hidden, group=self.group, group_src=self.owners[stage - 1])
             hidden = self.parts[stage](hidden, per_token=True, **arguments)
             if stage == self.last:
-                losses = hidden.contiguous()
+                scores = hidden.contiguous()
             elif self.owners[stage + 1] != rank:
                 dist.send(hidden.contiguous(), group=self.group, group_dst=self.owners[stage + 1])
-        dist.broadcast(losses, group=self.group, group_src=self.owners[-1])
-        return losses
+        dist.broadcast(scores, group=self.group, group_src=self.owners[-1])
+        return scores
 
 
 def _forward(
     model: Any,
     last: bool,
     context: Callable[[], Any],
-    positions: Tensor,
+    columns: Columns,
     hidden: Tensor,
     *,
     targets: Tensor,
@@ -147,11 +148,9 @@ def _forward(
     per_token: bool = False,
 ) -> Tensor:
     """One stage on one micro-batch. hidden: token ids [rows, columns] on the first stage, else hidden states. The last
-    stage gives the summed loss, [1], or with `per_token` the loss of each token, [rows, columns]."""
+    stage gives the summed loss, [1], or with `per_token` the scores of each token, [2, rows, columns]."""
     with context():
-        hidden = model.model(hidden, document_ids, positions=positions)
+        hidden = model.model(hidden, document_ids, columns=columns)
         if not last:
             return hidden
-        if per_token:
-            return model.loss_per_token(hidden, model.head_weight, targets)
-        return model.loss_sum(hidden, model.head_weight, targets).reshape(1)
+        return model.head_scores(hidden, targets) if per_token else model.head_loss(hidden, targets).reshape(1)

@@ -36,7 +36,7 @@ def apply_sharding(model: nn.Module, mesh: DeviceMesh, *, dtype: torch.dtype, re
         if table is not None and next(table.parameters(), None) is not None:
             fully_shard(table, reshard_after_forward=reshard_after_forward, **settings)
     fully_shard(model, reshard_after_forward=False, **settings)
-    for method in ("token_loss", "token_losses"):
+    for method in ("token_loss", "token_scores"):
         register_fsdp_forward_method(model, method)
     for module in model.modules():
         if isinstance(module, FSDPModule):

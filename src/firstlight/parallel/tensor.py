@@ -8,11 +8,13 @@ and two reduce-scatters in each direction, and no activation outside attention a
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -21,8 +23,9 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
+from firstlight.model.norm import output_dtype
 from firstlight.parallel.blocks import blocks
-from firstlight.parallel.collectives import arrived
+from firstlight.parallel.collectives import all_gather_autograd, arrived
 from firstlight.parallel.vocabulary import VocabularyParallelLoss
 
 
@@ -31,28 +34,43 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
     body: Any = model.model
     sequence = Shard(1)
     table = RowwiseParallel(input_layouts=Replicate(), output_layouts=sequence)
-    plan: dict[str, Any] = {"norm": SequenceParallel(), "embed_positions": table}
+    plan: dict[str, Any] = {
+        "norm": SequenceParallel(),
+        "embed_positions": table,
+        "embed_types": SequenceParallel(use_local_output=True),
+        "embed_norm": SequenceParallel(use_local_output=True),
+    }
     if isinstance(body.embed_tokens, nn.Embedding):
         plan["embed_tokens"] = table
     elif _has_parameters(body, "embed_tokens"):  # the matrix of a tied head, without a look-up
-        rows = distribute_tensor(body.embed_tokens.weight, mesh, [Shard(0)], src_data_rank=None)
-        body.embed_tokens.weight = nn.Parameter(rows)
+        _divide(body.embed_tokens, "weight", mesh)
+    if _has_parameters(body, "embed_types"):  # a small table, whole on every rank: each looks up its part
+        body.embed_types.register_forward_pre_hook(
+            lambda _module, ids: distribute_tensor(ids[0], mesh, [sequence], src_data_rank=None)
+        )
     parallelize_module(body, mesh, {name: style for name, style in plan.items() if _has_parameters(body, name)})
     if "embed_tokens" in plan:  # a compiled block cannot take what is still on its way
         body.embed_tokens.register_forward_hook(lambda _module, _inputs, hidden: arrived(hidden))
     if model.lm_head is not None and _has_parameters(model, "lm_head"):
         parallelize_module(model, mesh, {"lm_head": ColwiseParallel(input_layouts=sequence)})
+    if model.head_bias is not None:
+        _divide(model, "head_bias", mesh)
     for block in blocks(model):
         parallelize_module(block, mesh, _block_plan(block))
+        if block.self_attn.q_norm is not None and not block.self_attn.norm_heads:
+            for name in ("q_norm", "k_norm"):
+                _normalize_over_ranks(getattr(block.self_attn, name), mesh)
     loss = VocabularyParallelLoss(mesh)
-    model.loss_sum, model.loss_per_token = loss.sum, loss.per_token  # type: ignore[assignment]
+    model.loss_sum, model.loss_scores = loss.sum, loss.scores  # type: ignore[assignment]
+    model.whole = functools.partial(_whole, mesh)  # type: ignore[assignment]
 
 
 def _block_plan(block: Any) -> dict[str, Any]:
     by_output, by_input = ColwiseParallel(), RowwiseParallel(output_layouts=Shard(1))
+    norm = SequenceParallel(use_local_output=block.norm_place != "pre")
     plan: dict[str, Any] = {
-        "input_layernorm": SequenceParallel(),
-        "post_attention_layernorm": SequenceParallel(),
+        "input_layernorm": norm,
+        "post_attention_layernorm": norm,
         "self_attn": PrepareModuleInput(
             input_layouts=(Shard(1), None, None, None), desired_input_layouts=(Replicate(), None, None, None)
         ),
@@ -66,10 +84,37 @@ def _block_plan(block: Any) -> dict[str, Any]:
     }
     if block.mlp.gate_proj is not None:
         plan["mlp.gate_proj"] = by_output
-    if block.self_attn.q_norm is not None:  # heads are divided, so each rank normalises its own
-        heads = SequenceParallel(sequence_dim=2, use_local_output=True)
+    if block.self_attn.q_norm is not None and block.self_attn.norm_heads:
+        heads = SequenceParallel(sequence_dim=2, use_local_output=True)  # divided: each rank normalises its own
         plan |= {"self_attn.q_norm": heads, "self_attn.k_norm": heads}
     return plan
+
+
+def _divide(module: nn.Module, name: str, mesh: DeviceMesh) -> None:
+    """Divide a parameter by its first dimension."""
+    rows = distribute_tensor(getattr(module, name), mesh, [Shard(0)], src_data_rank=None)
+    setattr(module, name, nn.Parameter(rows))
+
+
+def _normalize_over_ranks(norm: Any, mesh: DeviceMesh) -> None:
+    """Let an RMSNorm over features that are divided over ranks take the mean of the squares of all of them."""
+    _divide(norm, "weight", mesh)
+    group = mesh.get_group()
+
+    def forward(part: Tensor) -> Tensor:
+        squares = part.float().square().mean(-1, keepdim=True)
+        mean = all_gather_autograd(squares, squares.ndim - 1, group).mean(-1, keepdim=True)
+        normed = part.float() * torch.rsqrt(mean + norm.eps) * norm.weight.to_local().float()
+        return normed.to(output_dtype(part, norm.stream))
+
+    norm.forward = forward
+
+
+def _whole(mesh: DeviceMesh, hidden: Tensor) -> Tensor:
+    """Hidden states that are divided by sequence, whole on every rank, which all compute the same with them."""
+    if not isinstance(hidden, DTensor):
+        hidden = DTensor.from_local(hidden, mesh, [Shard(1)], run_check=False)
+    return hidden.redistribute(placements=[Replicate()]).to_local(grad_placements=[Replicate()])
 
 
 def _has_parameters(module: nn.Module, name: str) -> bool:

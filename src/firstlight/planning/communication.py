@@ -20,11 +20,12 @@ from typing import Literal
 
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout, Schedule
-from firstlight.planning.flops import matmul_parameters, parameter_count
+from firstlight.planning.flops import block_norms
 from firstlight.planning.pipeline import divide_layers
 from firstlight.planning.schedules import Action, schedule_order
+from firstlight.planning.sizes import FP32, RankSizes
 
-FP32, FP64 = 4, 8
+FP64 = 8
 """Bytes of a number."""
 
 
@@ -67,6 +68,7 @@ def traffic_per_rank(
     stages_per_rank: int = 1,
     reshard_after_forward: bool | None = None,
     device_type: str = "cuda",
+    predicted: float = 1.0,
 ) -> list[StepTraffic]:
     """One figure for each pipeline rank of a resolved `model`; ranks that differ in other dimensions send the same.
 
@@ -79,6 +81,7 @@ def traffic_per_rank(
         ranks=layout.pipeline,
         stages_per_rank=stages_per_rank,
         recompute=recompute,
+        predicted=predicted,
     )
     sizes = _Sizes(model, layout, micro_batch_size, sequence_length // layout.context, precision)
     reshard = layout.pipeline == 1 if reshard_after_forward is None else reshard_after_forward
@@ -93,13 +96,14 @@ def traffic_per_rank(
         num_blocks, first, ends = sum(len(split[stage]) for stage in stages), 0 in stages, last in stages
         weights = held = 0.0
         for stage in stages:
-            stays, freed = sizes.units(len(split[stage]), stage == 0, stage == last, pipeline=last > 0)
+            stays, freed = map(sum, sizes.units(stage == 0, stage == last, pipeline=last > 0))
+            freed += len(split[stage]) * sizes.block
             times = accumulation * (1 + reshard)
             if orders:
                 times = _gatherings([action for action in orders[rank] if action.stage == stage]) if reshard else 1
             weights += stays * (1 if orders else accumulation) + freed * times
             held += FP32 * (stays + freed)
-        once, always = sizes.tensor(num_blocks, first, ends, recompute, accumulation)
+        once, always = sizes.tensor(num_blocks, first, ends, recompute, accumulation, predicted)
         neighbours = [(stage, other) for stage in stages for other in (stage - 1, stage + 1) if 0 <= other <= last]
         messages = sum(owners[stage] != owners[other] for stage, other in neighbours)
         tied = model.tie_word_embeddings and first != ends
@@ -119,57 +123,42 @@ def traffic_per_rank(
     return traffic
 
 
-class _Sizes:
-    """Numbers of elements on one tensor-parallel rank, and bytes that a block, embedding or head sends."""
+class _Sizes(RankSizes):
+    """And bytes that a block, embedding or head sends."""
 
     def __init__(self, model: ModelConfig, layout: Layout, rows: int, columns: int, precision: str) -> None:
         """rows, columns: of a micro-batch on this context rank."""
-        assert model.vocab_size and model.max_position_embeddings and model.num_key_value_heads and model.head_dim
-        deeper = model.model_copy(update={"num_hidden_layers": model.num_hidden_layers + 1})
-        self.model, self.layout, self.rows, self.tokens = model, layout, rows, rows * columns
-        self.width = FP32 if precision == "fp32" else 2
-        """Bytes of a number in matrix products."""
-        matrices = matmul_parameters(deeper) - matmul_parameters(model)
-        self.learned = model.architecture == "gpt2"
-        vectors = parameter_count(deeper) - parameter_count(model) - matrices
-        by_output = 0
-        if self.learned:  # biases of query, key, value and up projections are divided with their outputs
-            assert model.intermediate_size
-            by_output = 3 * model.hidden_size + model.intermediate_size
-        self.block = (matrices + by_output) / layout.tensor + vectors - by_output
-        self.vocabulary = model.vocab_size * model.hidden_size / layout.tensor
-        self.positions = model.max_position_embeddings * model.hidden_size / layout.tensor if self.learned else 0
-        self.norm = model.hidden_size * (2 if self.learned else 1)
+        super().__init__(model, layout, precision)
+        self.rows, self.tokens = rows, rows * columns
         self.stream = self.tokens * model.hidden_size / layout.tensor
         """Hidden states as a rank keeps them between blocks."""
 
-    def units(self, num_blocks: int, first: bool, last: bool, pipeline: bool) -> tuple[float, float]:
-        """Parameters in units of FSDP that stay gathered, and in those that may be freed after use."""
-        tied = self.model.tie_word_embeddings
-        stays = self.norm + self.vocabulary if last else 0
-        stays += self.vocabulary if first and tied and pipeline else 0
-        freed = num_blocks * self.block + (self.positions if first else 0)
-        return stays, freed + (self.vocabulary if first and not tied else 0)
-
     def tensor(
-        self, num_blocks: int, first: bool, last: bool, recompute: str, accumulation: int
+        self, num_blocks: int, first: bool, last: bool, recompute: str, accumulation: int, predicted: float
     ) -> tuple[float, float]:
         """Bytes within a tensor-parallel group: (once a step, for each micro-batch)."""
-        ranks, sharded = self.layout.tensor, self.layout.data * self.layout.context > 1
+        ranks, sharded = self.layout.tensor, self.sharded
         collective = (ranks - 1) * self.stream  # elements that a gather or a scatter of all hidden states sends
-        # Gathered inputs are gathered again; of the two scattered results only the first one is needed again.
-        again = {"none": 0, "selective": 2, "full": 3}[recompute]
+        # Gathered inputs are gathered again; of the two scattered results the second only where a norm reads it.
+        last_is_read = self.model.family.norm_place != "pre"
+        again = {"none": 0, "selective": 2, "full": 3 + last_is_read}[recompute]
         always = num_blocks * (8 + again) * self.width * collective
         if first:
-            positions = collective / self.rows if self.learned else 0  # one row serves all
+            positions = collective / self.rows if self.positions else 0  # one row serves all
             # FSDP gathers the table in the type of matrix products, and a look-up keeps its type.
             always += 2 * (self.width if sharded else FP32) * (collective + positions)
+        chosen = predicted * self.tokens
+        if last and self.model.causal:
+            always += 2 * self.width * collective
+        elif last:  # hidden states are made whole before some are chosen, whose gradients every rank needs
+            always += self.width * collective + _all_reduce(ranks, self.width * chosen * self.model.hidden_size)
         if last:
-            always += 2 * self.width * collective + (ranks - 1) * 3 * FP32 * self.tokens
-        norms = num_blocks * 2 * self.norm + (self.norm if last else 0)
-        if self.model.qk_norm:
-            assert self.model.head_dim
-            norms += num_blocks * 2 * self.model.head_dim
+            always += (ranks - 1) * 3 * FP32 * chosen
+        if self.model.family.qk_norm == "all":  # a mean of squares for queries and keys, and its gradient
+            again = 1 if recompute == "none" else 2
+            always += num_blocks * 2 * FP32 * (ranks - 1) * self.tokens * (1 + again)
+        norms = num_blocks * block_norms(self.model) + (self.norm * int(self.model.family.last_norm) if last else 0)
+        norms += self.embedding if first else 0
         # FSDP leaves gradients in the type of its weights unless it adds them up in fp32.
         width = self.width if sharded and accumulation == 1 else FP32
         return _all_reduce(ranks, width * norms), always

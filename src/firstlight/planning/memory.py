@@ -4,8 +4,9 @@ States are exact: fp32 weights, gradients and two moments, 16 bytes a parameter 
 arXiv:1910.02054, §3.1), divided as the layout divides them. Activations are a list of what a block really keeps for its
 backward pass, in the manner of Korthikanti et al. 2022 (arXiv:2205.05198, eq. 1-5), whose 34·s·b·h is another block:
 here the residual stream is fp32, attention keeps no scores and nothing is dropped out. On a CPU the list is exact for
-eager execution, in every mode (the tests measure it); elsewhere it supposes fused norms and attention kernels, and for
-compiled blocks, which choose what they keep, and for FSDP's buffers, which come and go, it is an estimate.
+eager execution of pre-norm models, in every mode (the tests measure it); elsewhere it supposes fused norms and
+attention kernels, and for compiled blocks, which choose what they keep, and for FSDP's buffers, which come and go, it
+is an estimate.
 
 Not counted: token ids, masks of documents, what lives within one operation, buffers of the communication library, the
 allocator's fragmentation, and the device's own context (1 to 2 GB on CUDA). Leave a margin.
@@ -18,14 +19,12 @@ from typing import Literal
 
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout, Schedule
-from firstlight.planning.flops import matmul_parameters, parameter_count
 from firstlight.planning.pipeline import divide_layers
 from firstlight.planning.schedules import peak_in_flight, schedule_order
+from firstlight.planning.sizes import FP32, RankSizes
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 Recompute = Literal["none", "selective", "full"]
-FP32 = 4
-"""Bytes of a number."""
 CHUNK_TOKENS, CHUNK_TOKENS_ELSEWHERE = {"cpu": 1024}, 4096
 BLOCK_LOGITS, BLOCK_LOGITS_ELSEWHERE = {"cpu": 1 << 19}, 1 << 27
 """Those of `firstlight.model.loss`."""
@@ -72,11 +71,13 @@ def memory_per_rank(
     stages_per_rank: int = 1,
     reshard_after_forward: bool | None = None,
     device_type: str = "cuda",
+    predicted: float = 1.0,
 ) -> list[RankMemory]:
     """One estimate for each pipeline rank of a resolved `model`; ranks that differ in other dimensions are alike.
 
     accumulation: micro-batches a step. reshard_after_forward: FSDP frees a block's weights between its passes (unset:
-    without a pipeline it does). Sizes are taken as evenly divided.
+    without a pipeline it does). predicted: share of positions whose token is predicted, 1 for a causal model. Sizes are
+    taken as evenly divided.
     """
     sizes = _Sizes(model, layout, precision, device_type)
     owners, split = divide_layers(
@@ -86,6 +87,7 @@ def memory_per_rank(
         ranks=layout.pipeline,
         stages_per_rank=stages_per_rank,
         recompute=recompute,
+        predicted=predicted,
     )
     tokens = micro_batch_size * sequence_length // layout.context
     in_block = tokens * sizes.kept_per_token(recompute)
@@ -100,7 +102,7 @@ def memory_per_rank(
         first, last = 0 in stages, len(owners) - 1 in stages
         kept = {stage: len(split[stage]) * in_block + (between_stages if orders else 0) for stage in stages}
         activations = peak_in_flight(orders[rank], kept) if orders else sum(kept.values())
-        always, gathering = sizes.other_units(first, last, pipeline=len(owners) > 1)
+        always, gathering = sizes.units(first, last, pipeline=len(owners) > 1)
         units = [*gathering, *always, *[sizes.block] * num_blocks]
         if sizes.sharded:
             reshard = layout.pipeline == 1 if reshard_after_forward is None else reshard_after_forward
@@ -121,37 +123,18 @@ def memory_per_rank(
                 compute_weights=round(compute_weights),
                 activations=round(activations),
                 backward=round(tokens * sizes.backward_per_token(recompute)) if num_blocks else 0,
-                head=round(sizes.head(tokens)) if last else 0,
+                head=round(sizes.head_bytes(tokens, predicted)) if last else 0,
             )
         )
     return estimates
 
 
-class _Sizes:
-    """Parameters (numbers of elements) and activations (bytes) of the parts of a model on one tensor-parallel rank."""
+class _Sizes(RankSizes):
+    """And activations, in bytes, of the parts of a model on one tensor-parallel rank."""
 
     def __init__(self, model: ModelConfig, layout: Layout, precision: Precision, device_type: str) -> None:
-        deeper = model.model_copy(update={"num_hidden_layers": model.num_hidden_layers + 1})
-        assert model.vocab_size is not None and model.max_position_embeddings is not None
-        self.model, self.layout, self.device_type = model, layout, device_type
-        self.sharded = layout.data * layout.context > 1
-        self.width = FP32 if precision == "fp32" else 2
-        """Bytes of a number in matrix products."""
-        self.block_matrices = (matmul_parameters(deeper) - matmul_parameters(model)) / layout.tensor
-        in_vectors = parameter_count(deeper) - parameter_count(model) - self.block_matrices * layout.tensor
-        self.block = self.block_matrices + in_vectors  # norms and biases are on every rank
-        self.vocabulary = model.vocab_size * model.hidden_size / layout.tensor
-        learned = model.architecture == "gpt2"
-        self.positions = model.max_position_embeddings * model.hidden_size / layout.tensor if learned else 0
-        self.norm = model.hidden_size * (2 if learned else 1)
-
-    def other_units(self, first: bool, last: bool, pipeline: bool) -> tuple[list[float], list[float]]:
-        """Units of FSDP besides the blocks: those that stay gathered, and those that are freed after use."""
-        tied = self.model.tie_word_embeddings
-        always = [self.norm + self.vocabulary] if last else []
-        always += [self.vocabulary] if first and tied and pipeline else []
-        freed = [self.vocabulary] if first and not tied else []
-        return always, freed + ([self.positions] if first and self.positions else [])
+        super().__init__(model, layout, precision)
+        self.device_type = device_type
 
     def kept_per_token(self, recompute: Recompute) -> float:
         """Bytes that a block keeps for the backward pass, for each token of this rank's part of the sequences."""
@@ -163,7 +146,7 @@ class _Sizes:
         keys = model.num_key_value_heads * model.head_dim / tensor
         inner = width * model.intermediate_size / tensor
         kernel = width * queries + FP32 * model.num_attention_heads / tensor  # its result and each row's normalizer
-        gated = model.architecture == "llama"
+        gated, rms = model.family.gated, model.family.norm == "rms"
         if recompute == "full":
             return stream
         if recompute == "selective":
@@ -172,14 +155,15 @@ class _Sizes:
         # Gathered keys and values have a copy for every query head.
         attention = width * (queries + 2 * (queries * context if context > 1 else keys)) + kernel
         feed_forward = inner * (4 if gated else 2)
-        norms = 2 * FP32 * (1 if gated else 2)  # 1 / deviation, and the mean
+        norms = 2 * FP32 * (1 if rms else 2)  # 1 / deviation, and the mean
         head_norms = 0.0
-        if model.qk_norm:
-            head_norms = FP32 * (queries + keys) + norms * (queries + keys) / model.head_dim / 2
+        if model.family.qk_norm != "none":
+            rows = (queries + keys) / model.head_dim if model.family.qk_norm == "head" else 2
+            head_norms = FP32 * (queries + keys) + norms * rows / 2
         unfused = 0.0
-        if gated and self.device_type == "cpu":
+        if rms and self.device_type == "cpu":
             # There RMSNorm is several operations, and the kernel returns rotated heads before tokens.
-            unfused = 2 * stream + width * queries + (FP32 * (queries + keys) if model.qk_norm else 0)
+            unfused = 2 * stream + width * queries + (FP32 * (queries + keys) if head_norms else 0)
         return 2 * stream + 2 * whole + attention + feed_forward + norms + head_norms + unfused
 
     def backward_per_token(self, recompute: Recompute) -> float:
@@ -190,8 +174,9 @@ class _Sizes:
         stream = FP32 * self.model.hidden_size / self.layout.tensor
         return self.kept_per_token("none") - self.kept_per_token(recompute) + 2 * inner + stream
 
-    def head(self, tokens: int) -> float:
+    def head_bytes(self, all_tokens: int, predicted: float) -> float:
         """Bytes of the last norm and the loss (`firstlight.model.loss`), at their peak in the forward pass."""
+        tokens = round(predicted * all_tokens)
         hidden_size, width, vocabulary = self.model.hidden_size, self.width, self.vocabulary / self.model.hidden_size
         chunks = max(1, -(-tokens // CHUNK_TOKENS.get(self.device_type, CHUNK_TOKENS_ELSEWHERE)))
         chunk = -(-tokens // chunks)
@@ -202,7 +187,7 @@ class _Sizes:
         )
         # fp32 logits (where they are not that already) and probabilities of a block of rows, and of the one before it.
         softmax = FP32 * rows * vocabulary * (2 if width < FP32 else 1) * (2 if rows < tokens else 1)
-        norm = tokens * hidden_size * ((2 if self.device_type == "cpu" else 1) * FP32 / self.layout.tensor + width)
+        norm = all_tokens * hidden_size * ((2 if self.device_type == "cpu" else 1) * FP32 / self.layout.tensor + width)
         cast = width * self.vocabulary if width < FP32 and not self.sharded else 0
         gradients = tokens * hidden_size * width + FP32 * self.vocabulary
         return norm + cast + gradients + width * (chunk * vocabulary + self.vocabulary) + softmax

@@ -14,7 +14,7 @@ from typing import Literal
 
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Schedule
-from firstlight.planning.flops import training_flops_per_token
+from firstlight.planning.flops import block_flops, head_matrices
 from firstlight.planning.schedules import stage_ranks
 from firstlight.support.errors import ConfigError
 
@@ -25,7 +25,7 @@ class LayerCosts:
 
     embedding: float
     block: float
-    """One Transformer block; all blocks of a model have the same shape."""
+    """One Transformer block; where some attend locally, the mean of all."""
     num_blocks: int
     head: float
     """Last norm, output matrix and loss."""
@@ -39,19 +39,22 @@ class LayerCosts:
 
 
 def stage_costs(
-    model: ModelConfig, sequence_length: int, recompute: Literal["none", "selective", "full"] = "none"
+    model: ModelConfig,
+    sequence_length: int,
+    recompute: Literal["none", "selective", "full"] = "none",
+    predicted: float = 1.0,
 ) -> LayerCosts:
     """FLOPs of forward and backward for one token, in the convention of `firstlight.planning.flops`.
 
     Without recomputation the parts add up to `training_flops_per_token`. Full recomputation runs a block's forward
     pass twice, four thirds of the work; selective keeps every matrix product, so it adds none. The embedding is a
     look-up, 0 FLOPs: it weighs on the first stage in memory (`firstlight.planning.memory`), not in time. The head is
-    a matrix product like any other, 6 · vocabulary · hidden.
+    a matrix product like any other, 6 · vocabulary · hidden, at the share of positions that a masked model predicts.
     """
-    assert model.vocab_size is not None, "the model configuration is not resolved"
-    head = 6.0 * model.vocab_size * model.hidden_size
-    block = (training_flops_per_token(model, sequence_length) - head) / model.num_hidden_layers
-    return LayerCosts(0.0, block * (4 / 3 if recompute == "full" else 1), model.num_hidden_layers, head)
+    layers = model.num_hidden_layers
+    block = sum(block_flops(model, sequence_length, layer) for layer in range(layers)) / layers
+    head = 6.0 * predicted * head_matrices(model)
+    return LayerCosts(0.0, block * (4 / 3 if recompute == "full" else 1), layers, head)
 
 
 def divide_layers(
@@ -62,10 +65,11 @@ def divide_layers(
     ranks: int,
     stages_per_rank: int,
     recompute: Literal["none", "selective", "full"],
+    predicted: float = 1.0,
 ) -> tuple[list[int], list[range]]:
     """(pipeline rank, blocks) of every stage of a resolved `model` over `ranks` pipeline ranks; one stage for one."""
     owners = stage_ranks(schedule, ranks, stages_per_rank) if ranks > 1 else [0]
-    return owners, split_layers(stage_costs(model, sequence_length, recompute), owners)
+    return owners, split_layers(stage_costs(model, sequence_length, recompute, predicted), owners)
 
 
 def split_layers(costs: LayerCosts, ranks: Sequence[int]) -> list[range]:
