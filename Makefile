@@ -29,7 +29,7 @@ quickstart: ## real text to a trained, evaluated, exported model in under ten mi
 test: lint ## lint, types, import contract, tests (not the slow ones)
 	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(TESTS)
 
-test-slow: ## the tests of over a minute each
+test-slow: ## the tests that `make test` leaves out because they take long
 	$(ENVIRONMENT) starter,test
 	@$(BIN)/python -m pytest -m slow $(TESTS)
 

@@ -278,7 +278,7 @@ PROGRAM = (
 )
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_build_leaves_no_corpus_and_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
     inputs = [tmp_path / f"{n}.jsonl" for n in range(3)]
     for number, path in enumerate(inputs):

@@ -40,6 +40,7 @@ def test_recomputation_changes_nothing(train_at, metrics):
         assert metrics(run, "grad_norm") == pytest.approx(metrics(one, "grad_norm"), rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_bf16_follows_fp32(train_at, metrics):
     one, runs = beside_one_process(train_at, {layout: (layout, ["training.precision=bf16"]) for layout in LAYOUTS})
     assert metrics(one)[STEPS] < metrics(one)[1] - 0.1, "nothing was learnt, so nothing was compared"

@@ -146,7 +146,8 @@ def test_every_document_is_there_once(whole: tuple[Way, float], raw: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(4), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills",
+    [pytest.param(4, marks=pytest.mark.slow), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
 )
 def test_kills_at_random_moments_change_nothing(
     kills: int, whole: tuple[Way, float], raw: Path, tokenizer_folder: Path

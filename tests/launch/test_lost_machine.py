@@ -7,6 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
+import pytest
+
 WORKER = Path(__file__).parents[1] / "support" / "worker.py"
 
 
@@ -35,6 +37,7 @@ def begin_and_lose_one(nodes: str, start, until, folder: Path):
     return first, machine(2, nodes, port, folder)
 
 
+@pytest.mark.slow
 def test_another_takes_its_place(start, until, tmp_path: Path) -> None:
     first, command = begin_and_lose_one("2", start, until, tmp_path)
     another = start(*command)

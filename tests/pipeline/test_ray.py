@@ -123,6 +123,7 @@ def test_a_cluster_gives_the_same_bytes(raw: Path, tokenizer_folder: Path, here:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_kills_on_a_cluster_change_nothing(raw: Path, tokenizer_folder: Path, here: dict[str, str]) -> None:
     """A process of Ray, worker programs, and at last the caller; what is left is then done without the cluster."""
     folder, seen = raw / "killed", set[int]()
