@@ -249,6 +249,7 @@ def _trainer(arguments: argparse.Namespace) -> Any:
     from firstlight.parallel.parallel_model import ParallelModel
     from firstlight.parallel.ranks import Ranks, make_ranks
     from firstlight.tokens.loader import TokenBatch
+    from firstlight.tokens.objective import next_token
     from firstlight.training.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -263,7 +264,8 @@ def _trainer(arguments: argparse.Namespace) -> Any:
     model.materialize()
     model.init_weights()
     model.train()
-    trainer: Any = Trainer(config, None, model, None, eod_id=0, peak_flops=1.0)  # type: ignore[arg-type]
+    nowhere: Any = None
+    trainer = Trainer(config, nowhere, model, nowhere, objective=next_token, eod_id=0, peak_flops=1.0)
     rows = trainer.batch.global_batch_size // layout.data
     generator = torch.Generator().manual_seed(ranks.data_rank)
     shape = (rows, config.data.sequence_length)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from firstlight.config import DataConfig
+from firstlight.config import DataConfig, MaskingConfig
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.loader import Loader
+from firstlight.tokens.masking import Masking
+from firstlight.tokens.objective import hidden_tokens
 
 
 class Row:
@@ -83,6 +85,27 @@ def test_starting_from_next_sample_goes_on_as_if_never_stopped():
     assert position == 24
     with Loader(stream(), position, 8) as loader:
         assert all(torch.equal(next(loader).input_ids, batch) for batch in whole[3:])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_the_objective_makes_inputs_and_targets_the_same_on_any_ranks_and_after_a_resume(tiny_tokenizer, ranks):
+    def objective():
+        return hidden_tokens(Masking(MaskingConfig(), tiny_tokenizer, seed=8))
+
+    with Loader(stream(), 0, 24, objective=objective(), eod_id=0) as alone:
+        whole = [next(alone) for _ in range(5)]
+    loaders = [Loader(stream(), 48, 24, rank, ranks, objective=objective(), eod_id=0) for rank in range(ranks)]
+    for step in range(2, 5):
+        parts = [next(loader) for loader in loaders]
+        for field in ("input_ids", "targets", "document_ids"):
+            assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(whole[step], field))
+    for loader in loaders:
+        loader.close()
+    rows = torch.from_numpy(stream().read(48, 24))[:, :-1]
+    hidden = whole[2].targets != -100
+    assert hidden.any(dim=1).all()
+    assert torch.equal(whole[2].targets[hidden], rows[hidden])
+    assert torch.equal(whole[2].input_ids[~hidden], rows[~hidden])
 
 
 def test_document_ids_on_request():

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstlight.support.errors import DataError
-from firstlight.tokens.tokenizer import EOD_TOKEN, PAD_TOKEN, Tokenizer
+from firstlight.tokens.tokenizer import EOD_TOKEN, MASK_TOKEN, PAD_TOKEN, Tokenizer
 
-SPECIAL_FRAGMENTS = [EOD_TOKEN, PAD_TOKEN, "<|endoftext", "|>", "<", " ", "\n", "a", "<<|endoftext|>|>"]
+SPECIAL_FRAGMENTS = [EOD_TOKEN, PAD_TOKEN, MASK_TOKEN, "<|endoftext", "|>", "<", " ", "\n", "a", "<<|endoftext|>|>"]
 WHITESPACE = [" ", "  ", "\t", "\n", "\r\n", "\r", "\0", "\x85", "\u2028", "\u3000", "\ufeff", "x", "7", "…"]
 
 texts = st.one_of(
@@ -49,7 +49,7 @@ def test_round_trip_of_every_plane(tiny_tokenizer: Tokenizer) -> None:
 
 @given(texts)
 def test_no_text_becomes_a_special_token(tiny_tokenizer: Tokenizer, text: str) -> None:
-    assert not {tiny_tokenizer.eod_id, tiny_tokenizer.pad_id} & set(tiny_tokenizer.encode(text))
+    assert not set(tiny_tokenizer.special_ids.tolist()) & set(tiny_tokenizer.encode(text))
 
 
 @given(texts)
@@ -67,8 +67,11 @@ def test_special_tokens_have_no_bytes_and_decode_on_request(tiny_tokenizer: Toke
     sizes = tiny_tokenizer.token_bytes()
     assert sizes.shape == (tiny_tokenizer.vocab_size,)
     assert sizes.dtype == np.int32
-    assert sizes[[tiny_tokenizer.eod_id, tiny_tokenizer.pad_id]].tolist() == [0, 0]
-    assert (np.delete(sizes, [tiny_tokenizer.eod_id, tiny_tokenizer.pad_id]) > 0).all()
+    special = [tiny_tokenizer.eod_id, tiny_tokenizer.pad_id, tiny_tokenizer.mask_id]
+    assert tiny_tokenizer.special_ids.tolist() == special
+    assert sizes[special].tolist() == [0, 0, 0]
+    assert (sizes[tiny_tokenizer.ordinary_ids] > 0).all()
+    assert sorted([*special, *tiny_tokenizer.ordinary_ids]) == list(range(tiny_tokenizer.vocab_size))
     ids = [*tiny_tokenizer.encode("end"), tiny_tokenizer.eod_id]
     assert tiny_tokenizer.decode(ids) == "end"
     assert tiny_tokenizer.decode(ids, skip_special_tokens=False) == "end" + EOD_TOKEN
@@ -84,11 +87,8 @@ def test_saved_and_loaded_is_the_same(tiny_tokenizer: Tokenizer, tmp_path: Path)
     for place in (tmp_path, tmp_path / "tokenizer.json"):
         loaded = Tokenizer.load(place)
         assert loaded.fingerprint == tiny_tokenizer.fingerprint
-        assert (loaded.vocab_size, loaded.eod_id, loaded.pad_id) == (
-            tiny_tokenizer.vocab_size,
-            tiny_tokenizer.eod_id,
-            tiny_tokenizer.pad_id,
-        )
+        for number in ("vocab_size", "eod_id", "pad_id", "mask_id"):
+            assert getattr(loaded, number) == getattr(tiny_tokenizer, number)
 
 
 @pytest.mark.parametrize("model_type", [None, "llama", "gpt2"])
@@ -106,12 +106,13 @@ def test_auto_tokenizer_gives_the_same_ids(
     assert [auto.decode(auto(text)["input_ids"]) for text in samples] == samples
     assert (auto.eos_token, auto.eos_token_id) == (EOD_TOKEN, tiny_tokenizer.eod_id)
     assert (auto.pad_token, auto.pad_token_id) == (PAD_TOKEN, tiny_tokenizer.pad_id)
+    assert (auto.mask_token, auto.mask_token_id) == (MASK_TOKEN, tiny_tokenizer.mask_id)
     assert len(auto) == tiny_tokenizer.vocab_size
 
 
 def test_fingerprint_follows_what_decides_the_ids(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     base = content(tiny_tokenizer, tmp_path)
-    same = Tokenizer({**base, "truncation": None}, EOD_TOKEN, EOD_TOKEN)
+    same = Tokenizer({**base, "truncation": None}, EOD_TOKEN, EOD_TOKEN, EOD_TOKEN)
     assert same.fingerprint == tiny_tokenizer.fingerprint
     other_end = Tokenizer(base, PAD_TOKEN, PAD_TOKEN)
     normalizing = Tokenizer({**base, "normalizer": {"type": "NFC"}})
@@ -178,6 +179,24 @@ def test_a_damaged_tokenizer_is_one_sentence(tmp_path: Path, files: dict[str, An
     assert str(tmp_path) in str(problem.value)
 
 
+def test_the_mask_token_is_found_as_the_end_is_and_may_be_absent(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    base = content(tiny_tokenizer, tmp_path / "saved")
+    vocabulary = base["model"]["vocab"]
+    masked = Tokenizer.load(write(tmp_path / "named", tokenizer=base, config={"mask_token_id": vocabulary["A"]}))
+    assert (masked.mask_token, masked.mask_id) == ("A", vocabulary["A"])
+    assert masked.mask_id in masked.special_ids and masked.mask_id not in masked.ordinary_ids
+    base["added_tokens"] = base["added_tokens"][:2]
+    for known in ("[MASK]", "<mask>"):
+        names = {known if name == MASK_TOKEN else name: index for name, index in vocabulary.items()}
+        assert Tokenizer({**base, "model": {**base["model"], "vocab": names}}).mask_id == tiny_tokenizer.mask_id
+    vocabulary["unused"] = vocabulary.pop(MASK_TOKEN)
+    without = Tokenizer(base)
+    assert (without.mask_token, without.mask_id) == (None, None)
+    without.save(tmp_path / "without")
+    assert "mask_token" not in json.loads((tmp_path / "without" / "tokenizer_config.json").read_text())
+    assert Tokenizer.load(tmp_path / "without").fingerprint == without.fingerprint
+
+
 def test_an_end_token_outside_the_vocabulary_is_refused(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     tiny_tokenizer.save(tmp_path)
     with pytest.raises(DataError, match="eos_token '<missing>' is not in the vocabulary"):
@@ -231,6 +250,19 @@ def sentencepiece_like() -> Tokenizer:
             },
         }
     )
+
+
+@given(st.text(alphabet="hi é世🙂\n"))
+def test_spellings_of_sentencepiece_tokens_are_the_text(text: str) -> None:
+    tokenizer = sentencepiece_like()
+    spelled = tokenizer.spellings()
+    assert b"".join(spelled[index] for index in tokenizer.encode(text)).decode() == text
+
+
+@given(texts)
+def test_spellings_are_the_text(tiny_tokenizer: Tokenizer, text: str) -> None:
+    spelled = tiny_tokenizer.spellings()
+    assert b"".join(spelled[index] for index in tiny_tokenizer.encode(text)).decode() == text
 
 
 @given(st.text(alphabet="hi é世🙂\n"))

@@ -19,7 +19,7 @@ from firstlight.tokens.tokenizer_training import sample_texts, train_on_sample, 
 
 def vocabulary(tokenizer: Tokenizer) -> list[str]:
     """Text of every token but the special ones, where the token is whole characters."""
-    texts = (tokenizer.decode([index]) for index in range(2, tokenizer.vocab_size))
+    texts = (tokenizer.decode([index]) for index in range(3, tokenizer.vocab_size))
     return [text for text in texts if "\ufffd" not in text]
 
 
@@ -32,7 +32,8 @@ def test_size_ids_and_alphabet(tiny_tokenizer: Tokenizer) -> None:
     assert tiny_tokenizer.vocab_size == 1200
     assert (tiny_tokenizer.eod_token, tiny_tokenizer.eod_id) == ("<|endoftext|>", 0)
     assert (tiny_tokenizer.pad_token, tiny_tokenizer.pad_id) == ("<|pad|>", 1)
-    assert sorted(tiny_tokenizer.token_bytes()[2:258].tolist()) == [1] * 256
+    assert (tiny_tokenizer.mask_token, tiny_tokenizer.mask_id) == ("<|mask|>", 2)
+    assert sorted(tiny_tokenizer.token_bytes()[3:259].tolist()) == [1] * 256
 
 
 def test_tokens_stay_inside_words_and_spaces_form_tokens(tiny_tokenizer: Tokenizer, tiny_texts: list[str]) -> None:
@@ -55,18 +56,18 @@ def test_digits_are_grouped_as_asked(digits: str, longest: int) -> None:
 
 def test_text_too_small_for_the_vocabulary_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = train_tokenizer(["aaaa bbbb"], 5000)
-    assert 258 < tokenizer.vocab_size < 300
+    assert 259 < tokenizer.vocab_size < 300
     assert f"{tokenizer.vocab_size} tokens only, not 5000" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", [0, 1, 256, 257])
+@pytest.mark.parametrize("size", [0, 1, 256, 258])
 def test_a_vocabulary_without_room_for_bytes_is_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match=f"vocab_size is {size}.*at least 258"):
+    with pytest.raises(ConfigError, match=f"vocab_size is {size}.*at least 259"):
         train_tokenizer(["text"], size, show_progress=False)
 
 
 def test_the_smallest_vocabulary_is_bytes() -> None:
-    tokenizer = train_tokenizer(["text text"], 258, show_progress=False)
+    tokenizer = train_tokenizer(["text text"], 259, show_progress=False)
     assert len(tokenizer.encode("text")) == 4
 
 

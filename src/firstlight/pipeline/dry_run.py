@@ -29,6 +29,7 @@ from firstlight.pipeline.stages import prepare
 from firstlight.planning.communication import traffic_per_rank
 from firstlight.planning.memory import memory_per_rank
 from firstlight.support.parts import local_part
+from firstlight.tokens.objective import objective_of
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.device import choose_device
 from firstlight.training.run_folder import RunFolder
@@ -120,7 +121,9 @@ def _with_model(config: RunConfig) -> RunConfig:
     """The configuration with its model's shape complete, for the tokenizer that it names or asks for."""
     size = config.tokenizer.vocab_size
     if config.tokenizer.path:
-        size = Tokenizer.load(config.tokenizer.path).vocab_size
+        tokenizer = Tokenizer.load(config.tokenizer.path)
+        objective_of(config, tokenizer)
+        size = tokenizer.vocab_size
     elif config.model.vocab_size is not None and not any(source.text for source in config.data.sources.values()):
         size = config.model.vocab_size  # the tokenizer is that of token datasets which are not here
     return config.model_copy(update={"model": config.model.resolved(size, config.data.sequence_length)})
@@ -164,6 +167,7 @@ def _step(config: RunConfig, layout: Layout) -> dict[str, Any]:
         "stages_per_rank": config.parallel.stages_per_rank,
         "reshard_after_forward": config.parallel.reshard_after_forward,
         "device_type": _device_type(config, layout),
+        "predicted": config.predicted_share,
     }
 
 

@@ -54,7 +54,7 @@ def show_run(config: RunConfig, layout: Layout) -> None:
         batch=f"{batch.global_batch_size:,} sequences = {batch.micro_batch_size} micro-batch × "
         f"{batch.gradient_accumulation_steps} accumulation × {batch.data_parallel} data-parallel",
         length=f"{steps:,} steps × {batch.global_batch_size:,} sequences × {length:,} = {human_count(tokens)} tokens",
-        FLOPs=f"{training_flops_per_token(config.model, length) * tokens:.2e}",
+        FLOPs=f"{training_flops_per_token(config.model, length, config.predicted_share) * tokens:.2e}",
     )
 
 
@@ -81,7 +81,8 @@ def show_pipeline(
 ) -> None:
     """What every pipeline rank has. stages: rank and blocks of each. held, memory: of each pipeline rank."""
     owners, split = stages
-    costs = stage_costs(config.model, config.data.sequence_length, config.training.recompute).of_stages(split)
+    length, recompute = config.data.sequence_length, config.training.recompute
+    costs = stage_costs(config.model, length, recompute, config.predicted_share).of_stages(split)
     schedule = config.parallel.pipeline_schedule
     bubble = bubble_fraction(
         schedule,

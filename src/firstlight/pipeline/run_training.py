@@ -25,6 +25,7 @@ from firstlight.support.logs import log_to
 from firstlight.support.peers import watching
 from firstlight.support.ranks import local_world_size, world_size
 from firstlight.tokens.batches import SampleStream
+from firstlight.tokens.objective import objective_of
 from firstlight.training.device import choose_device, device_name, peak_flops
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.schedule import decay_range
@@ -53,7 +54,7 @@ def with_global_batch_of_run(config: RunConfig) -> RunConfig:
     """A recipe that leaves the global batch to the number of processes keeps that of a run it goes on with, so that
     other processes go on with the same batches."""
     run = RunFolder(config.run_folder)
-    if config.training.global_batch_size is not None or not run.exists:
+    if config.training.global_batch_size is not None or not run.begun:
         return config
     begun = run.config
     batch = begun.batch(begun.declared_world_size).global_batch_size
@@ -63,7 +64,8 @@ def with_global_batch_of_run(config: RunConfig) -> RunConfig:
 
 def _checked_and_prepared(original: RunConfig) -> Prepared:
     check_folder(original)
-    return prepare(original)
+    run = RunFolder(original.run_folder)
+    return prepare(original, run.tokenizer if run.imported else None)
 
 
 def read_run_or_recipe(recipe: str | Path, overrides: Sequence[str]) -> RunConfig:
@@ -198,6 +200,7 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks
         run,
         model,
         stream,
+        objective=objective_of(config, prepared.tokenizer),
         eod_id=prepared.tokenizer.eod_id,
         peak_flops=peak,
         remark="compiling" if reason is None else "",
@@ -222,6 +225,7 @@ def _keep_settings(original: RunConfig, prepared: Prepared, run: RunFolder, exis
     provenance = prepared.provenance(original)
     if exists:
         run.check_resumable(prepared.config, provenance, prepared.tokenizer)
+        run.begin_imported(provenance)
         run.write_config(prepared.config)
         prepared.tokenizer.save(run.tokenizer_folder)
     else:
@@ -252,7 +256,7 @@ def _describe(
 ) -> None:
     device, batch, length = ranks.device, config.batch(ranks.layout.world_size), config.data.sequence_length
     tokens = steps * batch.global_batch_size * length
-    flops = training_flops_per_token(config.model, length) * tokens
+    flops = training_flops_per_token(config.model, length, config.predicted_share) * tokens
     rate = f"{peak / 1e12:.3g} TFLOP/s" if peak >= 1e12 else f"{peak / 1e9:.3g} GFLOP/s"
     if ranks.layout.world_size > 1:
         note(f"layout: {ranks.layout.world_size} processes = {ranks.layout}")

@@ -16,9 +16,10 @@ from firstlight.support.console import err, heading, human_count, note
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import fingerprint, folder_lock
 from firstlight.tokens.dataset import Split, TokenDataset
+from firstlight.tokens.objective import objective_of
 from firstlight.tokens.tokenizer import Tokenizer
 
-STAGE_VERSION = 1
+STAGE_VERSIONS = {"tokenizer": 2, "tokens": 1}
 """Raised when a stage writes something else from the same inputs, so that old results are not taken for new ones."""
 
 
@@ -51,8 +52,11 @@ class Prepared:
         }
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Run the stages that `config` needs and that were not run before; returns what training starts from."""
+def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Prepared:
+    """Run the stages that `config` needs and that were not run before; returns what training starts from.
+
+    tokenizer: the one that the model already has; unset: that of the recipe or the datasets, or one is trained.
+    """
     if not config.data.sources:
         raise ConfigError("data.sources is empty; name at least one, as in data.sources.web.text=[crawl/*.jsonl.zst].")
     for name, source in config.data.sources.items():
@@ -64,7 +68,7 @@ def prepare(config: RunConfig) -> Prepared:
     given = {name: s.tokens for name, s in config.data.sources.items() if s.tokens}
     texts = {name: s.text for name, s in config.data.sources.items() if s.text}
     datasets = {name: TokenDataset.open(Path(folder)) for name, folder in given.items()}
-    tokenizer = _common_tokenizer(config, datasets)
+    tokenizer = _common_tokenizer(config, datasets, tokenizer)
     if texts:
         directory = Path(config.data.directory)
         with folder_lock(directory, "the data folder"):
@@ -91,7 +95,7 @@ def _trained_tokenizer(config: RunConfig, texts: dict[str, list[str]], corpus: P
     from firstlight.tokens.tokenizer_training import train_on_sample
 
     weights = {name: config.data.mixture.get(name, 0.0) for name in texts} if config.data.mixture else None
-    inputs = [STAGE_VERSION, corpus.name, config.tokenizer.model_dump(), weights, config.seed]
+    inputs = [STAGE_VERSIONS["tokenizer"], corpus.name, config.tokenizer.model_dump(), weights, config.seed]
     output = directory / f"tokenizer-{fingerprint(inputs)[:8]}"
     heading("tokenizer: documents → vocabulary")
     if not _kept(output, "tokenizer.json"):
@@ -112,7 +116,7 @@ def _token_dataset(config: RunConfig, source: str, corpus: Path, tokenizer: Toke
 
     data = config.data
     inputs = [
-        STAGE_VERSION,
+        STAGE_VERSIONS["tokens"],
         corpus.name,
         source,
         tokenizer.fingerprint,
@@ -149,10 +153,13 @@ def _kept(output: Path, marker: str) -> bool:
     return True
 
 
-def _common_tokenizer(config: RunConfig, datasets: dict[str, TokenDataset]) -> Tokenizer | None:
-    """The tokenizer that recipe and given datasets agree on; None when one is to be trained."""
-    tokenizer = Tokenizer.load(config.tokenizer.path) if config.tokenizer.path else None
-    first: tuple[str, str] | None = ("tokenizer.path", tokenizer.fingerprint) if tokenizer else None
+def _common_tokenizer(
+    config: RunConfig, datasets: dict[str, TokenDataset], tokenizer: Tokenizer | None
+) -> Tokenizer | None:
+    """The tokenizer that recipe and given datasets agree on, fit for the objective; None when one is to be trained."""
+    origin = "tokenizer.path" if config.tokenizer.path else "the model's own"
+    tokenizer = Tokenizer.load(config.tokenizer.path) if config.tokenizer.path else tokenizer
+    first: tuple[str, str] | None = (origin, tokenizer.fingerprint) if tokenizer else None
     for name, dataset in datasets.items():
         if first and dataset.tokenizer_fingerprint != first[1]:
             raise ConfigError(
@@ -161,6 +168,8 @@ def _common_tokenizer(config: RunConfig, datasets: dict[str, TokenDataset]) -> T
             )
         first = first or (f"data.sources.{name}", dataset.tokenizer_fingerprint)
         tokenizer = tokenizer or dataset.tokenizer
+    if tokenizer is not None:
+        objective_of(config, tokenizer)
     return tokenizer
 
 

@@ -19,6 +19,7 @@ import torch
 
 from firstlight.support.errors import ConfigError
 from firstlight.tokens.batches import SampleStream, document_ids, rank_slice
+from firstlight.tokens.objective import Objective, next_token
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TokenBatch:
     input_ids: torch.Tensor
     """[rows, sequence_length] int64."""
     targets: torch.Tensor
-    """[rows, sequence_length] int64: the token after each input."""
+    """[rows, sequence_length] int64: what each position is to predict; -100: nothing."""
     document_ids: torch.Tensor | None = None
     """[rows, sequence_length] int32: number of each input's document within its row, when asked for."""
 
@@ -52,14 +53,16 @@ class Loader:
         data_rank: int = 0,
         data_ranks: int = 1,
         *,
+        objective: Objective = next_token,
         prefetch: int = 4,
         eod_id: int | None = None,
         pin_memory: bool | None = None,
     ) -> None:
-        """`prefetch`: batches read ahead, at least 1. `eod_id`: also yield document ids (attention within documents).
+        """`objective`: makes inputs and targets of the stream's rows. `prefetch`: batches read ahead, at least 1.
 
-        `pin_memory`: page-locked tensors for asynchronous copies; by default when CUDA is there. Raises ConfigError
-        when the ranks do not divide the global batch. An error while reading is raised by `next`, in order.
+        `eod_id`: also yield document ids (attention within documents). `pin_memory`: page-locked tensors for
+        asynchronous copies; by default when CUDA is there. Raises ConfigError when the ranks do not divide the global
+        batch. An error while reading is raised by `next`, in order.
         """
         if prefetch < 1:
             raise ConfigError(f"prefetch is {prefetch}; the loader reads at least 1 batch ahead.")
@@ -72,6 +75,7 @@ class Loader:
             pin_memory = torch.cuda.is_available()
         reader = _Reader(
             stream,
+            objective,
             first_sample,
             (global_batch_size, data_rank, data_ranks),
             eod_id,
@@ -122,6 +126,7 @@ class Loader:
 @dataclass
 class _Reader:
     stream: SampleStream
+    objective: Objective
     next_sample: int
     part: tuple[int, int, int]
     """Global batch size, data rank, data ranks."""
@@ -131,9 +136,10 @@ class _Reader:
 
     def read(self) -> TokenBatch:
         offset, count = rank_slice(0, *self.part)
-        rows = self.stream.read(self.next_sample + offset, count)
-        input_ids, targets = rows[:, :-1], rows[:, 1:]
-        documents = None if self.eod_id is None else self._tensor(document_ids(input_ids, self.eod_id))
+        first = self.next_sample + offset
+        rows = self.stream.read(first, count)
+        input_ids, targets = self.objective(rows, first)
+        documents = None if self.eod_id is None else self._tensor(document_ids(rows[:, :-1], self.eod_id))
         batch = TokenBatch(self.next_sample, self._tensor(input_ids), self._tensor(targets), documents)
         self.next_sample += self.part[0]
         return batch

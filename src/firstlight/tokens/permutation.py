@@ -17,13 +17,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.tokens.draws import MASK_64, draw
+
 MAX_SIZE = 2**62
 ROUNDS = 8
 ROUNDS_OF_SMALL_SIZES = 16  # halves of a few values each mix little per round; 8 rounds show a bias below size 10
 SMALL_SIZE = 256
 
 _CHUNK = 16384  # three buffers of this many uint64 stay in a second-level cache
-_MASK = 2**64 - 1
 _HALF = np.uint64(32)
 _MULTIPLIER = np.uint64(0x94D049BB133111EB)
 
@@ -43,7 +44,7 @@ def permute(index: int | NDArray[Any], size: int, key: int) -> int | NDArray[np.
     values = np.asarray(index)
     if values.size and (int(values.min()) < 0 or int(values.max()) >= size):
         raise ValueError(f"an index is not in range({size})")
-    keys = _round_keys(key & _MASK, ROUNDS if size >= SMALL_SIZE else ROUNDS_OF_SMALL_SIZES)
+    keys = _round_keys(key & MASK_64, ROUNDS if size >= SMALL_SIZE else ROUNDS_OF_SMALL_SIZES)
     flat = values.reshape(-1).astype(np.uint64)
     for start in range(0, flat.size, _CHUNK):
         chunk = flat[start : start + _CHUNK]
@@ -98,13 +99,5 @@ def _network(values: NDArray[np.uint64], size: int, keys: tuple[tuple[np.uint64,
 @functools.lru_cache(maxsize=256)
 def _round_keys(key: int, rounds: int) -> tuple[tuple[np.uint64, np.uint64], ...]:
     """An offset and an odd factor for each of an even number of rounds, from splitmix64 started at `key`."""
-    words = [_splitmix64(key + step * 0x9E3779B97F4A7C15) for step in range(1, 2 * rounds + 1)]
-    return tuple((np.uint64(words[i]), np.uint64(words[i + 1] | 1)) for i in range(0, len(words), 2))
-
-
-def _splitmix64(state: int) -> int:
-    """The output function of splitmix64: 64 well mixed bits from a counter."""
-    word = state & _MASK
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-    word = (word ^ word >> 27) * 0x94D049BB133111EB & _MASK
-    return word ^ word >> 31
+    words = draw(key, np.arange(2 * rounds))
+    return tuple(zip(words[0::2], words[1::2] | np.uint64(1), strict=True))

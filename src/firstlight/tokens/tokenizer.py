@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,14 +20,19 @@ import numpy as np
 from firstlight.support.console import note, warn
 from firstlight.support.errors import DataError, FirstlightError, os_error_sentence
 from firstlight.support.files import atomic_file, fingerprint, read_json, write_json
+from firstlight.support.hub import place_or_hub
 from firstlight.tokens.fast import Arrays, FastEncoder, NotExact, flat
+from firstlight.tokens.spelling import kind_of, speller
+from firstlight.tokens.words import word_edges
 
 EOD_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
+MASK_TOKEN = "<|mask|>"
 
 KNOWN_EOD = (EOD_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[EOS]", "[SEP]")
 """Names tried, in this order, when no file beside `tokenizer.json` names the end-of-document token."""
 KNOWN_PAD = (PAD_TOKEN, "<pad>", "[PAD]")
+KNOWN_MASK = (MASK_TOKEN, "[MASK]", "<mask>")
 
 FAST_FROM_CHARACTERS = 1_000_000
 """Characters in one call from which on loading `gigatoken` pays."""
@@ -42,10 +47,10 @@ HUB_FILES = (
 
 
 class Tokenizer:
-    """A tokenizer with its end-of-document (EOD) token and, where there is one, its padding token.
+    """A tokenizer with its end-of-document (EOD) token and, where it has them, its padding and its mask token.
 
-    `content` is the parsed `tokenizer.json`; `eod` and `pad` are token texts or ids. `origin` names it in errors.
-    Raises DataError when the content is not a tokenizer, or has no such token.
+    `content` is the parsed `tokenizer.json`; `eod`, `pad` and `mask` are token texts or ids. `origin` names it in
+    errors. Raises DataError when the content is not a tokenizer, or has no such token.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Tokenizer:
         content: dict[str, Any],
         eod: str | int | None = None,
         pad: str | int | None = None,
+        mask: str | int | None = None,
         *,
         origin: str = "tokenizer",
     ) -> None:
@@ -82,6 +88,7 @@ class Tokenizer:
             )
         self.eod_id: int = eod_id
         self.pad_id: int | None = self._find(pad, KNOWN_PAD, "pad_token")
+        self.mask_id: int | None = self._find(mask, KNOWN_MASK, "mask_token")
         if eod_id in self.encode(self.eod_token):
             warn(f"{origin}: text that contains {self.eod_token!r} will be read as the end of a document.")
 
@@ -93,9 +100,7 @@ class Tokenizer:
         `eos_token_id` in `generation_config.json`, then in `config.json`; a name of `KNOWN_EOD` in the vocabulary.
         Raises DataError when there is no such tokenizer, or it is damaged, or has no EOD token.
         """
-        place = Path(path)
-        if not place.exists() and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(path)) and place.suffix != ".json":
-            place = _from_hub(str(path))
+        place = place_or_hub(path, HUB_FILES)
         file = place / "tokenizer.json" if place.is_dir() else place
         if not file.exists():
             what = "folder without a tokenizer.json" if place.is_dir() else "no such tokenizer file or folder"
@@ -108,8 +113,7 @@ class Tokenizer:
             raise DataError(str(problem)) from None
         if not isinstance(content, dict):
             raise DataError(f"{file}: not a tokenizer.json (no JSON object).")
-        eod, pad = _special_tokens(file.parent)
-        return cls(content, eod, pad, origin=str(path))
+        return cls(content, *_special_tokens(file.parent), origin=str(path))
 
     def _find(self, token: str | int | None, known: Sequence[str], field: str) -> int | None:
         """The id of a token given by text or id, else of the first known name in the vocabulary."""
@@ -130,11 +134,30 @@ class Tokenizer:
         """Text of the padding token."""
         return None if self.pad_id is None else self._rust.id_to_token(self.pad_id)
 
+    @property
+    def mask_token(self) -> str | None:
+        """Text of the mask token, which stands for a hidden one in masked language modelling."""
+        return None if self.mask_id is None else self._rust.id_to_token(self.mask_id)
+
+    @cached_property
+    def special_ids(self) -> np.ndarray:
+        """[n] int64, rising: ids of the tokens that stand for no text: EOD, padding, mask, unknown and all others that
+        are marked special."""
+        named = (self.eod_id, self.pad_id, self.mask_id, self.unknown_id)
+        marked = [index for index, token in self._rust.get_added_tokens_decoder().items() if token.special]
+        return np.unique(np.array([*marked, *(index for index in named if index is not None)], dtype=np.int64))
+
+    @cached_property
+    def ordinary_ids(self) -> np.ndarray:
+        """[n] int64, rising: ids of all tokens but the special ones."""
+        every = np.fromiter(self._rust.get_vocab(with_added_tokens=True).values(), dtype=np.int64)
+        return np.setdiff1d(every, self.special_ids)
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 of all that decides the ids: the canonical content without empty fields, and the EOD id.
 
-        The padding token is left out: it never enters a token dataset.
+        The padding and the mask token are left out: they never enter a token dataset.
         """
         return fingerprint({"content": _without_empty(json.loads(self._rust.to_str())), "eod_id": self.eod_id})
 
@@ -201,33 +224,50 @@ class Tokenizer:
         """Text of token ids; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
         return self._rust.decode([int(index) for index in ids], skip_special_tokens=skip_special_tokens)
 
-    def token_bytes(self) -> np.ndarray:
-        """[vocab_size] int32: UTF-8 bytes of text that each token stands for; 0 for special and unused ids.
+    def spellings(self) -> list[bytes]:
+        """[vocab_size] The UTF-8 bytes of text that each token stands for; none for special and unused ids.
 
-        Exact for byte-level tokenizers, where one character of the token's name is one byte. For SentencePiece-like
-        ones ▁ is a space and <0xAB> one byte; a space that the tokenizer itself puts before the text counts too, one
-        byte a document. Raises DataError for tokenizers that do not keep white space (WordPiece), which have no
-        bytes per token.
+        Exact for byte-level tokenizers. For SentencePiece-like ones ▁ is a space and <0xAB> one byte; a space that the
+        tokenizer itself puts before the text counts too. WordPiece, which does not keep white space, has a space
+        before every token that begins a word. Raises DataError for other tokenizers.
         """
-        kinds = set(_types(json.loads(self._rust.to_str()).get("decoder")))
-        sizes = np.zeros(self.vocab_size, dtype=np.int32)
-        if "ByteLevel" in kinds:
-            size: Callable[[str], int] = len
-        elif kinds & {"ByteFallback", "Metaspace"}:
-            size = _sentencepiece_bytes
-        else:
-            raise DataError(f"{self.name}: bytes per token are known for byte-level and SentencePiece tokenizers only.")
+        spell = speller(json.loads(self._rust.to_str()))
+        if spell is None:
+            raise DataError(
+                f"{self.name}: how its tokens spell text is not known; a byte-level, SentencePiece or WordPiece "
+                "tokenizer is due."
+            )
+        spelled = [b""] * self.vocab_size
         for token, index in self._rust.get_vocab(with_added_tokens=False).items():
-            sizes[index] = size(token)
+            spelled[index] = spell(token)
         for index, added in self._rust.get_added_tokens_decoder().items():
-            sizes[index] = 0 if added.special else len(added.content.encode("utf-8"))
-        return sizes
+            spelled[index] = added.content.encode("utf-8")
+        for index in self.special_ids.tolist():
+            spelled[index] = b""
+        return spelled
+
+    @cached_property
+    def word_edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """(begins, ends), both [vocab_size] bool: tokens that begin a word, and tokens after which one begins.
+
+        See `firstlight.tokens.words`, which finds the words of a row by them. Raises DataError where `spellings` does.
+        """
+        return word_edges(self.spellings())
+
+    def token_bytes(self) -> np.ndarray:
+        """[vocab_size] int32: how many bytes `spellings` has for each token.
+
+        Raises DataError for tokenizers that do not keep white space (WordPiece), which have no bytes per token.
+        """
+        if kind_of(json.loads(self._rust.to_str())) not in ("byte-level", "sentencepiece"):
+            raise DataError(f"{self.name}: bytes per token are known for byte-level and SentencePiece tokenizers only.")
+        return np.array([len(spelling) for spelling in self.spellings()], dtype=np.int32)
 
     def lone_bytes(self) -> np.ndarray:
         """[vocab_size] bool: tokens that are one byte of a character that has several."""
-        kinds = set(_types(json.loads(self._rust.to_str()).get("decoder")))
+        byte_level = kind_of(json.loads(self._rust.to_str())) == "byte-level"
         lone = np.zeros(self.vocab_size, dtype=bool)
-        pattern = r"[\u00a1-\u00ff\u0122-\u0143]" if "ByteLevel" in kinds else r"<0x[89A-Fa-f][0-9A-Fa-f]>"
+        pattern = r"[\u00a1-\u00ff\u0122-\u0143]" if byte_level else r"<0x[89A-Fa-f][0-9A-Fa-f]>"
         for token, index in self._rust.get_vocab(with_added_tokens=False).items():
             lone[index] = re.fullmatch(pattern, token) is not None
         return lone
@@ -264,7 +304,8 @@ class Tokenizer:
         it reads a special token's text as the token, which is the ecosystem's custom for prompts.
         """
         folder = Path(folder)
-        special = {"eos_token": self.eod_token} | ({} if self.pad_token is None else {"pad_token": self.pad_token})
+        named = {"eos_token": self.eod_token, "pad_token": self.pad_token, "mask_token": self.mask_token}
+        special = {field: token for field, token in named.items() if token is not None}
         with atomic_file(folder / "tokenizer.json", "w") as handle:
             handle.write(self._rust.to_str(pretty=True))
         write_json(folder / "special_tokens_map.json", special)
@@ -286,9 +327,9 @@ def _check_unicode(texts: Iterable[str]) -> None:
             raise DataError("text with a lone surrogate (U+D800 to U+DFFF) is not valid Unicode.")
 
 
-def _special_tokens(folder: Path) -> tuple[str | int | None, str | int | None]:
-    """EOD and padding token as the files beside `tokenizer.json` name them, the first one that does."""
-    found: dict[str, str | int | None] = {"eos_token": None, "pad_token": None}
+def _special_tokens(folder: Path) -> list[str | int | None]:
+    """EOD, padding and mask token as the files beside `tokenizer.json` name them, the first one that does."""
+    found: dict[str, str | int | None] = {"eos_token": None, "pad_token": None, "mask_token": None}
     for name, suffix in (
         ("tokenizer_config.json", ""),
         ("special_tokens_map.json", ""),
@@ -309,41 +350,7 @@ def _special_tokens(folder: Path) -> tuple[str | int | None, str | int | None]:
                 value = value[0] if value else None
             if found[field] is None and isinstance(value, (str, int)) and not isinstance(value, bool):
                 found[field] = value
-    return found["eos_token"], found["pad_token"]
-
-
-def _from_hub(name: str) -> Path:
-    """Folder of a hub tokenizer's files, downloaded or from the local cache."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise DataError(
-            f"{name}: no such file or folder; the Hugging Face hub needs pip install 'firstlight[huggingface]'."
-        ) from None
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except Exception as problem:
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise DataError(
-            f"{name}: no such file or folder, and not available from the Hugging Face hub ({reason})."
-        ) from None
-
-
-def _sentencepiece_bytes(token: str) -> int:
-    if re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
-        return 1
-    return len(token.replace("▁", " ").encode("utf-8"))
-
-
-def _types(part: Any) -> Iterable[str]:
-    """All `type` names in a component of tokenizer.json."""
-    if isinstance(part, dict):
-        yield str(part.get("type"))
-        for value in part.values():
-            yield from _types(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _types(value)
+    return list(found.values())
 
 
 def _without_empty(value: Any) -> Any:

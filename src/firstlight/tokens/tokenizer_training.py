@@ -20,10 +20,10 @@ from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import atomic_folder, write_json
 from firstlight.tokens.splitting import split_pattern
 from firstlight.tokens.tally import Tally
-from firstlight.tokens.tokenizer import EOD_TOKEN, PAD_TOKEN, Tokenizer
+from firstlight.tokens.tokenizer import EOD_TOKEN, MASK_TOKEN, PAD_TOKEN, Tokenizer
 
-SPECIAL_TOKENS = (EOD_TOKEN, PAD_TOKEN)
-"""Ids 0 and 1 of a trained tokenizer."""
+SPECIAL_TOKENS = (EOD_TOKEN, PAD_TOKEN, MASK_TOKEN)
+"""Ids 0, 1 and 2 of a trained tokenizer; causal and masked models share it."""
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
@@ -37,9 +37,9 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Learn a vocabulary of `vocab_size` tokens from texts; the same texts in any order give the same one.
 
-    `<|endoftext|>` is id 0, `<|pad|>` id 1, the 256 bytes follow, then the merges. `total_bytes`: UTF-8 bytes of all
-    texts, for the progress bar. Text with fewer merges to learn gives a smaller vocabulary, and a note.
-    Raises ConfigError below 258 tokens, DataError when there is no text.
+    `<|endoftext|>` is id 0, `<|pad|>` id 1, `<|mask|>` id 2, the 256 bytes follow, then the merges. `total_bytes`:
+    UTF-8 bytes of all texts, for the progress bar. Text with fewer merges to learn gives a smaller vocabulary, and a
+    note. Raises ConfigError below 259 tokens, DataError when there is no text.
     """
     _check_vocab_size(vocab_size)
     import json
@@ -68,7 +68,7 @@ def train_tokenizer(
         seen = _train_aside(rust, trainer, texts, None)
     if not seen:
         raise DataError("no text to train a tokenizer on.")
-    tokenizer = Tokenizer(json.loads(rust.to_str()), EOD_TOKEN, PAD_TOKEN, origin="trained tokenizer")
+    tokenizer = Tokenizer(json.loads(rust.to_str()), *SPECIAL_TOKENS, origin="trained tokenizer")
     if tokenizer.vocab_size < vocab_size:
         note(
             f"the text has merges for {tokenizer.vocab_size} tokens only, not {vocab_size}; "

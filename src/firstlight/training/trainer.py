@@ -27,6 +27,7 @@ from firstlight.support.console import ProgressBar, human_count, note, progress
 from firstlight.support.errors import DivergedError, TrainingStopped
 from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.loader import Loader, TokenBatch
+from firstlight.tokens.objective import Objective
 from firstlight.training.allocator import keep_freed_memory
 from firstlight.training.checkpoint import CheckpointWriter, load_checkpoint
 from firstlight.training.device import peak_memory_bytes
@@ -71,14 +72,15 @@ class Trainer:
         model: ParallelModel,
         stream: SampleStream,
         *,
+        objective: Objective,
         eod_id: int,
         peak_flops: float,
         remark: str = "",
         validate: Validate | None = None,
     ) -> None:
-        """model: materialized, with its weights or ready to `resume`. peak_flops: of one process, in FLOP/s. remark:
-        shown until the first step is done."""
-        self.config, self.run, self.model, self.stream = config, run, model, stream
+        """model: materialized, with its weights or ready to `resume`. objective: what it is to predict, as
+        `objective_of` makes it. peak_flops: of one process, in FLOP/s. remark: shown until the first step is done."""
+        self.config, self.run, self.model, self.stream, self.objective = config, run, model, stream, objective
         self.eod_id, self.peak_flops, self.validate, self.remark = eod_id, peak_flops, validate, remark
         self.ranks, self.device = model.ranks, model.ranks.device
         if self.device.type == "cpu":
@@ -87,7 +89,9 @@ class Trainer:
         self.batch = config.batch(world_size)
         self.total_steps = config.steps(world_size)
         self.step_tokens = self.batch.global_batch_size * config.data.sequence_length
-        self.flops_per_token = training_flops_per_token(config.model, config.data.sequence_length)
+        self.flops_per_token = training_flops_per_token(
+            config.model, config.data.sequence_length, config.predicted_share
+        )
         self.optimizer = Optimizer(model.named_parameters(), config.optimizer)
         scaled = config.training.precision == "fp16"
         self.loss_scale = LossScale(config.training.loss_scale, self.step_tokens) if scaled else None
@@ -145,6 +149,7 @@ class Trainer:
             self.batch.global_batch_size,
             self.ranks.data_rank,
             self.ranks.layout.data,
+            objective=self.objective,
             eod_id=self.eod_id if self.config.data.attention_within_documents else None,
             pin_memory=self.device.type == "cuda",
         )
@@ -230,8 +235,10 @@ class Trainer:
             self.last_validation = self.validate(self.model)
         self.model.train()
         log.write(self.step, {"validation": self.last_validation})
-        scores = ", ".join(f"{name} {score['bits_per_byte']:.3f}" for name, score in self.last_validation.items())
-        note(f"step {self.step}: held-out bits per byte: {scores}")
+        key = "bits_per_byte" if self.config.model.causal else "accuracy"
+        numbers = ((name, score[key]) for name, score in self.last_validation.items())
+        shown = ", ".join(f"{name} {'–' if number is None else f'{number:.3f}'}" for name, number in numbers)
+        note(f"step {self.step}: held-out {key.replace('_', ' ')}: {shown}")
         bar.show(self.remark)
 
     def _log(self, log: MetricsLog, bar: ProgressBar, interval: Interval, step: Step) -> None:
