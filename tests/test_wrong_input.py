@@ -237,7 +237,7 @@ NO_MIXTURE = {
 
 CASES: dict[str, tuple[str, ...]] = {
     "init: near miss": ("init quikstart new.yaml", "no recipe 'quikstart'. Did you mean 'quickstart'?"),
-    "init: unknown": ("init bert new.yaml", "no recipe 'bert'. Known: chinese, gpt2-124m"),
+    "init: unknown": ("init t5 new.yaml", "no recipe 't5'. Known: bert-base, chinese, gpt2-124m"),
     "init: there already": ("init quickstart recipe.yaml", "recipe.yaml: exists already; choose another name"),
     "init: a folder": ("init quickstart foreign", "foreign: exists already"),
     "init: under a file": ("init quickstart recipe.yaml/new.yaml", "recipe.yaml: a file, where a folder is due"),
@@ -319,7 +319,7 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
     "tokenizer train: small": (
         "tokenizer train manual.jsonl --output new --vocab-size 10",
-        "vocab_size is 10; 256 bytes and 2 special tokens need at least 258",
+        "vocab_size is 10; 256 bytes and 3 special tokens need at least 259",
     ),
     **{
         f"tokenizer compare: tokenizer {key}": (f"tokenizer compare {arg} tokenizer --data mine=manual.jsonl", *say)
@@ -429,13 +429,16 @@ CASES: dict[str, tuple[str, ...]] = {
     "train: run renamed": ("train runs/tiny name=other", "a resumed run keeps its folder, runs/tiny"),
     **{
         f"{verb.split()[0]}: run {key}": (verb.format(arg), *say)
-        for verb in ("eval {}", "generate {}", "export {} new")
+        for verb in ("eval {}", "generate {}", "fill {} <|mask|>", "export {} new")
         for key, (arg, *say) in NO_RUN.items()
     },
     **{
         f"{verb.split()[0]}: step": (verb, "runs/tiny/checkpoints: no complete checkpoint of step 99; there are: 2, 4")
         for verb in ("eval runs/tiny --step 99", "generate runs/tiny --step 99", "export runs/tiny new --step 99")
     },
+    "import: nothing there": ("import ./nowhere runs/new", "./nowhere: no such folder"),
+    "import: no model": ("import tokenizer runs/new", "tokenizer/config.json: no such model configuration"),
+    "import: run in the way": ("import tokenizer runs/tiny", "runs/tiny: not empty"),
     **{f"eval: data {key}": (f"eval runs/tiny --data {arg}", *say) for key, (arg, *say) in NO_DATA_OPTION.items()},
     "eval: data binary": ("eval runs/tiny --data mine=garbage.txt", "garbage.txt", "binary data, not text"),
     "eval: no device": (
@@ -445,6 +448,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "generate: top-p": ("generate runs/tiny --top-p 2", "top_p is 2.0; above 0 and at most 1"),
     "generate: temperature": ("generate runs/tiny --temperature inf", "temperature is inf; 0 (the likeliest token)"),
     "generate: seed": ("generate runs/tiny --seed -1", "seed is -1; 0 or above"),
+    "fill: a causal model": ("fill runs/tiny A-<|mask|>", "does not fill in hidden tokens", "firstlight generate RUN"),
     "generate: long prompt": (
         f"generate runs/tiny --prompt {'long' * 2048}",
         "tokens and the model reads at most 2048",
@@ -503,6 +507,9 @@ USAGE = {
     "generate runs/tiny --top-k 0": "--top-k",
     "generate runs/tiny --max-new-tokens 0": "--max-new-tokens",
     "generate runs/tiny --step last": "--step",
+    "fill runs/tiny": "TEXT",
+    "fill runs/tiny A-<|mask|> --top-k 0": "--top-k",
+    "eval runs/tiny --pseudo-tokens -1": "--pseudo-tokens",
     "export runs/tiny": "DIR",
     "export runs/tiny new --format gguf": "'huggingface'",
     "export runs/tiny new --dtype int8": "'bfloat16'",
@@ -584,7 +591,9 @@ def test_a_file_name_that_is_not_utf8_goes_through_every_stage(
         "launch",
         "eval",
         "generate",
+        "fill",
         "export",
+        "import",
     ],
 )
 def test_the_help_of_every_verb_has_an_example(verb: str, firstlight) -> None:
@@ -597,5 +606,6 @@ def test_the_help_lists_the_verbs_in_the_order_of_the_work(firstlight) -> None:
     _, out, _ = firstlight("--help")
     verbs = re.findall(r"^│ (\w+)  ", out, re.MULTILINE)
     assert (
-        " ".join(verbs) == "quickstart recipes init corpus tokenizer tokenize mixture train launch eval generate export"
+        " ".join(verbs)
+        == "quickstart recipes init corpus tokenizer tokenize mixture train launch eval generate fill export import"
     )

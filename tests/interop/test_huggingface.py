@@ -13,11 +13,12 @@ from firstlight.config import CheckpointConfig
 from firstlight.evaluation.generation import generate, generate_ids
 from firstlight.interop.huggingface import export_huggingface
 from firstlight.interop.weights import weights_of_checkpoint
-from firstlight.model import CausalLanguageModel
+from firstlight.model import CausalLanguageModel, LanguageModel, MaskedLanguageModel
 from firstlight.support.errors import CheckpointError, ConfigError, DataError
 from firstlight.tokens.tokenizer import Tokenizer
-from firstlight.tokens.tokenizer_training import train_tokenizer
 from firstlight.training.checkpoint import CheckpointTensors, CheckpointWriter, find_checkpoint
+
+from .conftest import TEXT, load
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {}),
@@ -26,28 +27,39 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tied": ("LlamaForCausalLM", {"tie_word_embeddings": True, "num_key_value_heads": 2}),
     "wide-heads": ("LlamaForCausalLM", {"head_dim": 24}),
     "rope-base-and-epsilon": ("LlamaForCausalLM", {"rope_theta": 5e5, "rms_norm_eps": 1e-4}),
-    "qk-norm": ("Qwen3ForCausalLM", {"qk_norm": True, "num_key_value_heads": 2, "rope_theta": 1e6}),
-    "qk-norm-tied-odd-width": (
+    "stretched": ("LlamaForCausalLM", {"rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 24}}),
+    "mistral": ("MistralForCausalLM", {"architecture": "mistral", "sliding_window": 9, "num_key_value_heads": 2}),
+    "qwen2": ("Qwen2ForCausalLM", {"architecture": "qwen2", "num_key_value_heads": 2, "sliding_window": 12}),
+    "qwen3": ("Qwen3ForCausalLM", {"architecture": "qwen3", "num_key_value_heads": 2, "rope_theta": 1e6}),
+    "qwen3-tied-odd-width": (
         "Qwen3ForCausalLM",
-        {"qk_norm": True, "hidden_size": 36, "num_heads": 8, "head_dim": 16, "tie_word_embeddings": True},
+        {"architecture": "qwen3", "hidden_size": 36, "num_heads": 8, "head_dim": 16, "tie_word_embeddings": True},
     ),
+    "olmo2": ("Olmo2ForCausalLM", {"architecture": "olmo2", "num_key_value_heads": 2}),
     "gpt2": ("GPT2LMHeadModel", {"architecture": "gpt2", "tie_word_embeddings": True}),
-    "gpt2-untied-narrow": ("GPT2LMHeadModel", {"architecture": "gpt2", "intermediate_size": 40}),
+    "gpt2-untied-narrow": (
+        "GPT2LMHeadModel",
+        {"architecture": "gpt2", "intermediate_size": 40, "tie_word_embeddings": False},
+    ),
+    "bert": ("BertForMaskedLM", {"architecture": "bert"}),
+    "bert-untied-one-segment": (
+        "BertForMaskedLM",
+        {"architecture": "bert", "tie_word_embeddings": False, "type_vocab_size": 1},
+    ),
+    "modernbert": ("ModernBertForMaskedLM", {"architecture": "modernbert", "sliding_window": 10, "num_layers": 4}),
+    "eurobert": ("EuroBertForMaskedLM", {"architecture": "llama", "objective": "masked", "num_key_value_heads": 2}),
 }
-TEXT = "hello world, the cat sat on the mat. 你好 🎉 1234 def f(x):\n    return x\n"
+MASKED = ("bert", "modernbert", "eurobert")
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_tokenizer([TEXT * 3], 280)
-
-
-def build(tokenizer: Tokenizer, **fields: Any) -> CausalLanguageModel:
+def build(tokenizer: Tokenizer, objective: str | None = None, **fields: Any) -> LanguageModel:
+    masked = objective == "masked" or fields.get("architecture") in MASKED
     shape = {"vocab_size": -(-tokenizer.vocab_size // 64) * 64, "hidden_size": 32, "num_layers": 3, "num_heads": 4}
-    return CausalLanguageModel(**{**shape, "max_position_embeddings": 64, "initializer_range": 0.1, **fields})
+    fields = {**shape, "max_position_embeddings": 64, "initializer_range": 0.1, **fields}
+    return MaskedLanguageModel(**fields) if masked else CausalLanguageModel(**fields)
 
 
-def train_a_little(model: CausalLanguageModel) -> None:
+def train_a_little(model: LanguageModel) -> None:
     """Steps large enough that biases and norms leave their initial values."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     ids = torch.randint(200, (4, 32), generator=torch.Generator().manual_seed(1))
@@ -58,16 +70,8 @@ def train_a_little(model: CausalLanguageModel) -> None:
         optimizer.step()
 
 
-def load(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(report.values()), report
-    return model.eval()
-
-
 @torch.no_grad()
-def difference(model: CausalLanguageModel, other: Any) -> float:
+def difference(model: LanguageModel, other: Any) -> float:
     vocab_size = model.config.vocab_size
     assert vocab_size is not None
     ids = torch.randint(vocab_size, (2, 64), generator=torch.Generator().manual_seed(2))
@@ -85,7 +89,8 @@ def test_logits_are_equal_before_and_after_training(
     export_huggingface(model, tokenizer, tmp_path / "start")
     other = load(tmp_path / "start")
     assert type(other).__name__ == class_name
-    assert other.num_parameters() == model.num_parameters()
+    unread = 320 if "cls.predictions.bias" in dict(other.named_parameters()) and model.lm_head else 0
+    assert other.num_parameters() == model.num_parameters() + unread  # an untied BERT has a second bias for nothing
     assert difference(model, other) < 1e-5
 
     train_a_little(model)
@@ -94,6 +99,8 @@ def test_logits_are_equal_before_and_after_training(
     other = load(tmp_path / "trained")
     assert difference(model, other) < 1e-5
 
+    if not isinstance(model, CausalLanguageModel):
+        return
     ids = tokenizer.encode("the cat")
     ours = list(generate_ids(model, ids, max_new_tokens=20, temperature=0))
     theirs = other.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=None)
@@ -104,6 +111,7 @@ def test_tokenizer_and_stop_token_travel_along(tokenizer: Tokenizer, tmp_path: P
     from transformers import AutoTokenizer
 
     model = build(tokenizer, vocab_size=tokenizer.vocab_size)
+    assert isinstance(model, CausalLanguageModel)
     export_huggingface(model, tokenizer, tmp_path / "model")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "model")
     ids = tokenizer.encode(TEXT)
@@ -119,7 +127,7 @@ def test_tokenizer_and_stop_token_travel_along(tokenizer: Tokenizer, tmp_path: P
     assert loaded.decode(theirs[0], skip_special_tokens=True) == "the cat" + text
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "modernbert"])
 def test_sharded_export_loads_the_same_model(tokenizer: Tokenizer, tmp_path: Path, architecture: str) -> None:
     from safetensors import safe_open
 
@@ -139,18 +147,40 @@ def test_sharded_export_loads_the_same_model(tokenizer: Tokenizer, tmp_path: Pat
     assert difference(model, load(tmp_path / "model")) < 1e-5
 
 
-def test_bfloat16_halves_the_file_and_rounds_every_weight(tokenizer: Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_halves_the_file_and_rounds_every_weight(
+    dtype: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     model = build(tokenizer)
-    summary = export_huggingface(model, tokenizer, tmp_path / "model", dtype="bfloat16")
+    summary = export_huggingface(model, tokenizer, tmp_path / "model", dtype=dtype)
     assert summary["bytes"] == 2 * model.num_parameters()
     other = load(tmp_path / "model")
-    assert {parameter.dtype for parameter in other.parameters()} == {torch.bfloat16}
+    assert {str(parameter.dtype) for parameter in other.parameters()} == {f"torch.{dtype}"}
     weights = dict(model.named_parameters())
     for name, parameter in other.named_parameters():
-        assert torch.equal(parameter, weights[name].to(torch.bfloat16)), name
+        assert torch.equal(parameter, weights[name].to(parameter.dtype)), name
 
 
-@pytest.mark.parametrize("fields", [{}, {"tie_word_embeddings": True}, {"architecture": "gpt2"}])
+def test_a_weight_beyond_float16_is_refused_and_one_that_was_infinite_stays(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = build(tokenizer)
+    assert model.model.norm is not None
+    weight = model.model.norm.weight
+    with torch.no_grad():
+        weight[3] = 65519.0
+        export_huggingface(model, tokenizer, tmp_path / "model", dtype="float16")
+        weight[3] = 65520.0
+        with pytest.raises(ConfigError, match=r"'model.norm.weight' holds 65520, which float16 cannot"):
+            export_huggingface(model, tokenizer, tmp_path / "other", dtype="float16")
+        export_huggingface(model, tokenizer, tmp_path / "other", dtype="bfloat16")
+        weight[3] = float("inf")
+        export_huggingface(model, tokenizer, tmp_path / "model", dtype="float16")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"tie_word_embeddings": True}, {"architecture": "gpt2"}, {"architecture": "bert"}]
+)
 def test_rows_that_rounding_up_added_are_left_out_and_the_others_stay(
     tokenizer: Tokenizer, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
@@ -213,7 +243,9 @@ def test_the_code_on_the_card_runs(tokenizer: Tokenizer, tmp_path: Path, monkeyp
     exec(card.split("```python\n")[1].split("```")[0], {})
 
 
-@pytest.mark.parametrize("fields", [{}, {"tie_word_embeddings": True}, {"architecture": "gpt2"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"tie_word_embeddings": True}, {"architecture": "gpt2"}, {"architecture": "modernbert"}]
+)
 def test_a_checkpoint_gives_the_same_folder_as_its_model(
     tokenizer: Tokenizer, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
@@ -271,7 +303,8 @@ def test_a_failed_export_leaves_what_was_there(
         ({"hidden_size": 36, "num_heads": 8, "head_dim": 16}, {}, "num_attention_heads 8 does not divide"),
         ({"initializer_range": 1.5}, {}, "initializer_range is 1.5"),
         ({"vocab_size": 64}, {}, "do not belong together"),
-        ({}, {"dtype": "float16"}, "dtype 'float16' is not known"),
+        ({}, {"dtype": "float8"}, "dtype 'float8' is not known"),
+        ({"architecture": "gpt2", "objective": "masked"}, {}, "model.objective is masked"),
         ({}, {"max_shard_bytes": 0}, "max_shard_bytes is 0"),
     ],
 )

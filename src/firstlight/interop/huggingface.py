@@ -1,14 +1,14 @@
-"""Export to a folder that `AutoModelForCausalLM` and `AutoTokenizer` load.
+"""Export to a folder that `transformers` loads: `AutoModelForCausalLM` or `AutoModelForMaskedLM`, and `AutoTokenizer`.
 
-The llama family carries Hugging Face's own parameter names and pairing of rotary channels, so its weights are copied
-as they are (Qwen3 when it has a query-key norm); the gpt2 family is renamed, with matrices transposed and the three
-projections of attention fused, as GPT-2's Conv1D has them. `transformers` is not needed to write the folder, nor a
+The tables in `names.py` say how a class names the tensors and which of them it fuses or turns around, those in
+`classes.py` how its config.json says what `ModelConfig` says. `transformers` is not needed to write the folder, nor a
 model: weights are read, turned and written one tensor at a time.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,47 +16,55 @@ from typing import Any
 import torch
 
 from firstlight import __version__
-from firstlight.config import ModelConfig
+from firstlight.interop.classes import class_of_model
+from firstlight.interop.config_json import write_config
 from firstlight.interop.model_card import model_card, public_facts
+from firstlight.interop.names import renamed
 from firstlight.interop.safetensors_file import write_safetensors
-from firstlight.interop.weights import Weights, huggingface_tensors, weights_of_model
-from firstlight.model import CausalLanguageModel
+from firstlight.interop.weights import Weights, weights_of_model
+from firstlight.model import LanguageModel
 from firstlight.support.console import note, progress
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.support.files import atomic_folder, write_json
+from firstlight.support.files import atomic_folder, read_json, write_json
 from firstlight.tokens.tokenizer import Tokenizer
 
 MARKER = "firstlight.json"
 """Names the folder as an export (format, version, provenance), so that a later export may replace it."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def export_huggingface(
-    model: CausalLanguageModel | Weights,
+    model: LanguageModel | Weights,
     tokenizer: Tokenizer,
     folder: str | Path,
     *,
     provenance: Mapping[str, Any] | None = None,
     max_shard_bytes: int = 5_000_000_000,
-    dtype: str = "float32",
+    dtype: str = "auto",
+    origin: Path | None = None,
 ) -> dict[str, Any]:
     """Write weights, configuration, tokenizer and model card into `folder`; returns what was written.
 
     model: in memory, or the `Weights` of a checkpoint. provenance: JSON-like facts of the run; those that may be
     published (`model_card.PUBLIC`) go to the card and to `firstlight.json`. Weights above `max_shard_bytes` are split
-    over several files with an index. dtype: "float32" or "bfloat16". Returns {"folder", "architecture", "parameters",
+    over several files with an index. dtype: "float32", "bfloat16" or "float16"; "auto": the type that the weights of
+    an imported model had (`provenance["imported"]["dtype"]`), else float32. origin: folder with the configuration and
+    the tokenizer's files of an imported model, which are given back. Returns {"folder", "architecture", "parameters",
     "bytes", "files", "padding_rows", "unused_rows"}: the last rows of the vocabulary that were left out because
     rounding up had added them, and those that no token has and that stay because the vocabulary's size was given. The
-    folder is whole or absent. Raises ConfigError, naming the field, for what Hugging Face's model cannot represent,
-    and DataError for a target that is neither empty nor an earlier export, or that the weights cannot be written to.
+    folder is whole or absent. Raises ConfigError, naming the field, for what no class of Hugging Face's represents,
+    or the tensor, for a weight beyond float16's range; DataError for a target that is neither empty nor an earlier
+    export, or that the weights cannot be written to.
     """
-    folder = Path(folder)
+    folder, provenance = Path(folder), provenance or {}
+    if dtype == "auto":
+        dtype = provenance.get("imported", {}).get("dtype", "float32")
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}.")
+        raise ConfigError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}.")
     if max_shard_bytes < 1:
         raise ConfigError(f"max_shard_bytes is {max_shard_bytes}; at least 1 is due.")
     weights = model if isinstance(model, Weights) else weights_of_model(model)
-    settings = huggingface_config(weights.config, tokenizer, dtype)
+    settings = write_config(weights.config, tokenizer, dtype)
     vocab_size = settings["vocab_size"]
     if tokenizer.vocab_size > vocab_size:
         raise ConfigError(
@@ -71,11 +79,12 @@ def export_huggingface(
         "padding_rows": weights.config.vocab_padding,
         "unused_rows": vocab_size - tokenizer.vocab_size,
     }
-    facts = public_facts(provenance or {})
+    facts = public_facts(provenance)
     with atomic_folder(folder) as temporary:
-        tokenizer.save(temporary)
-        write_json(temporary / "config.json", settings)
-        write_json(temporary / "generation_config.json", _generation_config(settings))
+        if origin is None:
+            _write_small_files(temporary, settings, tokenizer, causal=weights.config.causal)
+        else:
+            _give_back(temporary, origin, settings)
         try:
             summary |= _write_weights(weights, temporary, DTYPES[dtype], max_shard_bytes)
         except OSError as problem:
@@ -90,70 +99,29 @@ def export_huggingface(
     return summary
 
 
-def huggingface_config(config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
-    """The content of config.json: LlamaForCausalLM, Qwen3ForCausalLM or GPT2LMHeadModel.
+def _write_small_files(folder: Path, settings: Mapping[str, Any], tokenizer: Tokenizer, causal: bool) -> None:
+    tokenizer.save(folder)
+    write_json(folder / "config.json", settings)
+    if causal:
+        ids = {key: settings[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        write_json(folder / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
 
-    Its vocabulary is without padding. Raises ConfigError, naming the field, for a shape that the class does not have.
-    """
-    assert config.vocab_size is not None
-    common = {
-        "vocab_size": config.vocab_size - config.vocab_padding,
-        "initializer_range": config.initializer_range,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "bos_token_id": tokenizer.eod_id,
-        "eos_token_id": tokenizer.eod_id,
-        "pad_token_id": tokenizer.pad_id,
-        "dtype": dtype,
-        "use_cache": True,
-    }
-    if config.initializer_range > 1:
-        raise ConfigError(f"model.initializer_range is {config.initializer_range:g}; Hugging Face allows at most 1.")
-    if config.architecture == "gpt2":
-        return {
-            "architectures": ["GPT2LMHeadModel"],
-            "model_type": "gpt2",
-            **common,
-            "n_embd": config.hidden_size,
-            "n_layer": config.num_hidden_layers,
-            "n_head": config.num_attention_heads,
-            "n_inner": config.intermediate_size,
-            "n_positions": config.max_position_embeddings,
-            "activation_function": "gelu_new",
-            "layer_norm_epsilon": config.norm_eps,
-            "resid_pdrop": 0.0,
-            "embd_pdrop": 0.0,
-            "attn_pdrop": 0.0,
-        }
-    if not config.qk_norm and config.hidden_size % config.num_attention_heads:
-        raise ConfigError(
-            f"model.num_attention_heads {config.num_attention_heads} does not divide hidden_size {config.hidden_size}, "
-            "which Hugging Face's LLaMA requires even when head_dim is given; only with qk_norm (Qwen3) is it allowed."
-        )
-    return {
-        "architectures": ["Qwen3ForCausalLM" if config.qk_norm else "LlamaForCausalLM"],
-        "model_type": "qwen3" if config.qk_norm else "llama",
-        **common,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.max_position_embeddings,
-        "rms_norm_eps": config.norm_eps,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        # transformers 5 reads rope_parameters, earlier versions and other engines rope_theta.
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        **({"use_sliding_window": False} if config.qk_norm else {"mlp_bias": False}),
-    }
+
+def _give_back(folder: Path, origin: Path, settings: Mapping[str, Any]) -> None:
+    """The files that a model was imported with; its configuration names the class with the head, and the new type."""
+    for file in origin.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    given = read_json(origin / "config.json", "model configuration")
+    given.pop("auto_map", None)  # code that is not here
+    changed = {name: settings["dtype"] for name in ("dtype", "torch_dtype") if name == "dtype" or name in given}
+    write_json(folder / "config.json", {**given, "architectures": settings["architectures"], **changed})
 
 
 def _write_weights(weights: Weights, folder: Path, dtype: torch.dtype, max_shard_bytes: int) -> dict[str, Any]:
     """Write model.safetensors, or numbered shards and their index. One tensor is held at a time."""
-    tensors = {tensor.name: tensor for tensor in huggingface_tensors(weights)}
+    names = class_of_model(weights.config).names
+    entries = renamed(names, weights.config, weights.shapes)
+    tensors = {entry.name: entry for entry in entries if entry.written}
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     shards = _plan_shards(
         ((name, math.prod(tensor.shape) * dtype.itemsize) for name, tensor in tensors.items()), max_shard_bytes
@@ -167,7 +135,7 @@ def _write_weights(weights: Weights, folder: Path, dtype: torch.dtype, max_shard
         for file_name, shard in zip(file_names, shards, strict=True):
             shapes = {name: tensors[name].shape for name in shard}
             write_safetensors(
-                folder / file_name, shapes, lambda name: tensors[name].read(weights), dtype, wrote=bar.advance
+                folder / file_name, shapes, lambda name: tensors[name].join(weights), dtype, wrote=bar.advance
             )
     if len(shards) > 1:
         places = {name: file for file, shard in zip(file_names, shards, strict=True) for name in shard}
@@ -184,11 +152,6 @@ def _plan_shards(sizes: Iterator[tuple[str, int]], max_shard_bytes: int) -> list
             shards.append({})
         shards[-1][name] = size
     return shards
-
-
-def _generation_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    ids = {key: settings[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return {key: value for key, value in ids.items() if value is not None}
 
 
 def _check_target(folder: Path) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from firstlight import __version__
 from firstlight.support.console import human_count
 
-PUBLIC = ("name", "license", "mixture", "training", "evaluation", "versions", "tokenizer", "datasets")
+PUBLIC = ("name", "license", "mixture", "training", "evaluation", "versions", "tokenizer", "datasets", "imported")
+MASKED = "ForMaskedLM"
+"""How the class of a masked language model ends."""
 
 
 def public_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,6 +27,10 @@ def public_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
             | {"text": [_without_folder(text) for text in dataset.get("text", [])]}
             for source, dataset in facts["datasets"].items()
         }
+    if "imported" in facts:
+        given = facts["imported"]
+        source = given["source"] if given["hub"] else PurePosixPath(given["source"]).name
+        facts["imported"] = {"source": source} | {key: given[key] for key in ("model_type", "dtype", "drawn")}
     return facts
 
 
@@ -34,21 +40,22 @@ def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], facts: M
     settings: config.json; summary: of `export_huggingface`; facts: any of {"name": str, "license": str, "datasets":
     {source: {"tokens": {"train": int}, "documents": {"train": int}, "text": [str]}}, "mixture": {source: weight},
     "training": {setting: value, "tokens": int among them}, "evaluation": {source: {"loss", "perplexity",
-    "bits_per_byte"}}, "versions": {package: version}}.
+    "accuracy", "bits_per_byte"}}, "versions": {package: version}, "imported": {"source", "model_type",
+    "drawn": [str]}}.
     """
     name = facts.get("name", "Language model")
+    masked = settings["architectures"][0].endswith(MASKED)
     parts = [
-        _header(facts.get("license")),
+        _header(facts.get("license"), masked),
         f"# {name}",
-        f"A causal language model of {summary['parameters']:,} parameters, pretrained from random weights with "
-        f"Firstlight {__version__}. It continues text; it was not taught to "
-        "follow instructions, and what it writes may be wrong or offensive.",
-        _usage(),
+        f"A {'masked' if masked else 'causal'} language model of {summary['parameters']:,} parameters, {_past(facts)}. "
+        + _purpose(masked),
+        _usage(masked),
         _section("Model", _table(("setting", "value"), _model_rows(settings, summary))),
     ]
     if facts.get("datasets"):
         parts.append(_section("Training data", _data_table(facts["datasets"], facts.get("mixture") or {})))
-    if facts.get("training"):
+    if facts.get("training") and (facts["training"].get("tokens") or not facts.get("imported")):
         parts.append(_section("Training", _table(("setting", "value"), _training_rows(facts, summary))))
     if facts.get("evaluation"):
         parts.append(_section("Evaluation on held-out documents", _score_table(facts["evaluation"])))
@@ -63,20 +70,53 @@ def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], facts: M
     return "\n\n".join(parts) + "\n"
 
 
-def _header(license_name: str | None) -> str:
-    lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- firstlight"]
+def _past(facts: Mapping[str, Any]) -> str:
+    """Where the weights come from."""
+    imported = facts.get("imported")
+    if not imported:
+        return f"pretrained from random weights with Firstlight {__version__}"
+    start = f"with the weights of {imported['source']} ({imported['model_type']})"
+    if imported["drawn"]:
+        start += " and a head over the vocabulary from random weights"
+    tokens = facts.get("training", {}).get("tokens")
+    if not tokens:
+        return f"{start}; Firstlight {__version__} read and wrote them without training"
+    return f"pretrained further, beginning {start}, on {human_count(tokens)} tokens with Firstlight {__version__}"
+
+
+def _purpose(masked: bool) -> str:
+    if masked:
+        return "It fills in hidden tokens from the text on both sides, and is a start for training on other tasks."
+    return "It continues text; it was not taught to follow instructions, and what it writes may be wrong or offensive."
+
+
+def _header(license_name: str | None, masked: bool) -> str:
+    task = "fill-mask" if masked else "text-generation"
+    lines = ["library_name: transformers", f"pipeline_tag: {task}", "tags:", "- firstlight", f"- {task}"]
     return "\n".join(["---", *([f"license: {license_name}"] if license_name else []), *lines, "---"])
 
 
-def _usage() -> str:
-    code = (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        'folder = "."  # this folder, or its name on the hub\n'
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-        "model = AutoModelForCausalLM.from_pretrained(folder)\n"
-        'inputs = tokenizer("Once upon a time", return_tensors="pt")\n'
-        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))"
-    )
+def _usage(masked: bool) -> str:
+    kind = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
+    lines = [
+        f"from transformers import {kind}, AutoTokenizer\n",
+        'folder = "."  # this folder, or its name on the hub',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f"model = {kind}.from_pretrained(folder)",
+    ]
+    if masked:
+        lines += [
+            'inputs = tokenizer(f"Once upon a {tokenizer.mask_token}.", return_tensors="pt")',
+            'hidden = inputs["input_ids"][0] == tokenizer.mask_token_id',
+            "likeliest = model(**inputs).logits[0, hidden].topk(5).indices[0]",
+            "print(tokenizer.convert_ids_to_tokens(likeliest.tolist()))",
+        ]
+    else:
+        lines += [
+            'inputs = tokenizer("Once upon a time", return_tensors="pt")',
+            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))",
+        ]
+    code = "\n".join(lines)
     return _section("Use", f"```python\n{code}\n```")
 
 
@@ -116,12 +156,13 @@ def _training_rows(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Iter
 
 
 def _score_table(evaluation: Mapping[str, Mapping[str, float]]) -> str:
-    columns = ("loss", "perplexity", "bits_per_byte", "tokens")
+    columns = ("loss", "perplexity", "accuracy", "bits_per_byte", "tokens")
     rows = [
         (source, *(_count(score.get(key)) if key == "tokens" else _number(score.get(key)) for key in columns))
         for source, score in evaluation.items()
     ]
-    return _table(("source", "loss (nats per token)", "perplexity", "bits per byte", "tokens scored"), rows)
+    titles = ("source", "loss (nats per token)", "perplexity", "accuracy", "bits per byte", "tokens scored")
+    return _table(titles, rows)
 
 
 def _section(title: str, body: str) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-TYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+from firstlight.support.errors import ConfigError
+
+TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 BLOCK_BYTES = 1 << 24
 
 
@@ -28,7 +30,8 @@ def write_safetensors(
 ) -> None:
     """Write `read(name)` of every name in `shapes`, in their order, as elements of `dtype`.
 
-    wrote: called with the bytes of each tensor that is written. OSError of a disk that takes no more.
+    wrote: called with the bytes of each tensor that is written. OSError of a disk that takes no more; ConfigError for
+    a finite number that `dtype` cannot hold.
     """
     header = _header(shapes, dtype)
     with path.open("wb") as file:
@@ -38,7 +41,9 @@ def write_safetensors(
             tensor = read(name)
             assert tuple(tensor.shape) == tuple(shape), name
             for block in _blocks(tensor):
-                file.write(block.to("cpu", dtype).contiguous().flatten().view(torch.uint8).numpy().data)
+                converted = block.to("cpu", dtype).contiguous()
+                _check_range(name, block, converted)
+                file.write(converted.flatten().view(torch.uint8).numpy().data)
             wrote(math.prod(shape) * dtype.itemsize)
 
 
@@ -50,6 +55,13 @@ def _header(shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> bytes:
         entries[name] = {"dtype": TYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
+
+
+def _check_range(name: str, block: Tensor, converted: Tensor) -> None:
+    if block.dtype != converted.dtype and bool((converted.isinf() & ~block.to("cpu").isinf()).any()):
+        largest = block.abs().nan_to_num(posinf=0).max().item()
+        kind = str(converted.dtype).removeprefix("torch.")
+        raise ConfigError(f"'{name}' holds {largest:g}, which {kind} cannot; export another dtype, as float32.")
 
 
 def _blocks(tensor: Tensor) -> Sequence[Tensor]:

@@ -161,11 +161,12 @@ def export(
     *,
     format: str = "huggingface",
     step: int | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
 ) -> Path:
-    """Write the model of a run as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; returns the folder.
+    """Write the model of a run as a folder that `transformers` loads; returns the folder.
 
-    No model is built: the memory that it takes is that of the largest tensor, a few times over.
+    dtype: float32, bfloat16 or float16; auto: that of the weights a model was imported with, else float32. No model is
+    built: the memory that it takes is that of the largest tensor, a few times over.
     """
     if format != "huggingface":
         raise ConfigError(f"--format {format} is not known; known: huggingface.")
@@ -188,7 +189,8 @@ def export(
         "evaluation": trained.state.get("validation") or {},
     }
     weights = weights_of_checkpoint(trained.tensors, trained.config.model)
-    export_huggingface(weights, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype)
+    origin = trained.run.origin if trained.run.origin.is_dir() else None
+    export_huggingface(weights, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype, origin=origin)
     return Path(folder)
 
 

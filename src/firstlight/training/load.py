@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from firstlight.config import ParallelConfig, RunConfig
-from firstlight.model import CausalLanguageModel
+from firstlight.model import LanguageModel, build_model
 from firstlight.support.errors import CheckpointError
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.checkpoint import CheckpointTensors, find_checkpoint, load_checkpoint, read_state
@@ -23,7 +23,7 @@ class TrainedModel:
 
     run: RunFolder
     config: RunConfig
-    model: CausalLanguageModel
+    model: LanguageModel
     tokenizer: Tokenizer
     state: dict[str, Any]
     """step, samples_consumed, tokens_consumed, validation."""
@@ -40,10 +40,10 @@ class TrainedTensors:
     state: dict[str, Any]
 
 
-def allocate_model(config: RunConfig, device: torch.device) -> CausalLanguageModel:
+def allocate_model(config: RunConfig, device: torch.device) -> LanguageModel:
     """The model of a resolved configuration with whatever its memory holds, for a checkpoint to fill."""
     with torch.device("meta"):
-        model = CausalLanguageModel.from_config(config.model)
+        model = build_model(config.model)
     return model.to_empty(device=device)
 
 

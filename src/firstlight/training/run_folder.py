@@ -1,6 +1,9 @@
 """The folder of a run: everything a verb needs about it, so that it can be moved and resumed elsewhere.
 
 runs/NAME/  config.yaml (resolved)  provenance.json  tokenizer/  metrics.jsonl  events.jsonl  checkpoints/step_N/
+
+The run of an imported model begins with a checkpoint of step 0 that holds weights only, and has a folder origin/ with
+the configuration and the tokenizer as they were, for export.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class RunFolder:
         self.provenance_file = self.path / "provenance.json"
         self.config_file = self.path / "config.yaml"
         self.tokenizer_folder = self.path / "tokenizer"
+        self.origin = self.path / "origin"
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -101,6 +105,16 @@ class RunFolder:
     def exists(self) -> bool:
         return self.config_file.is_file()
 
+    @property
+    def imported(self) -> bool:
+        """Whether its first weights were another project's."""
+        return self.exists and bool(self.provenance.get("imported"))
+
+    @property
+    def begun(self) -> bool:
+        """Whether its settings and data are decided: those of an imported model are not before a step was saved."""
+        return self.exists and not (self.imported and self.last_step() == 0)
+
     def check_place(self) -> None:
         """Before any work: CheckpointError or OSError when a new run cannot begin in this folder."""
         check_writable(self.path)
@@ -116,13 +130,23 @@ class RunFolder:
                 "choose another name=NAME, or move the folder away."
             )
 
-    def create(self, config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, dict[str, Any]]) -> None:
-        """Write the small files, all of them or none; config.yaml last, because it makes the folder a run."""
+    def create(
+        self,
+        config: RunConfig,
+        tokenizer: Tokenizer,
+        datasets: dict[str, dict[str, Any]],
+        imported: dict[str, Any] | None = None,
+    ) -> None:
+        """Write the small files, all of them or none; config.yaml last, because it makes the folder a run.
+
+        imported: where the weights come from, for a model that another project trained.
+        """
         if not self.writes:
             return
         try:
             tokenizer.save(self.tokenizer_folder)
-            write_json(self.provenance_file, _provenance(datasets, tokenizer))
+            extra = {"imported": imported} if imported else {}
+            write_json(self.provenance_file, {**_provenance(datasets, tokenizer), **extra})
             self.write_config(config)
         except BaseException:
             shutil.rmtree(self.tokenizer_folder, ignore_errors=True)
@@ -135,6 +159,11 @@ class RunFolder:
         with atomic_file(self.config_file, "w") as handle:
             handle.write(dump_config(config))
 
+    def begin_imported(self, datasets: dict[str, dict[str, Any]]) -> None:
+        """Note the data that an imported model is now trained on, until that is decided."""
+        if self.writes and not self.begun:
+            write_json(self.provenance_file, {**self.provenance, "datasets": datasets})
+
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl: what happened and when."""
         if not self.writes:
@@ -144,16 +173,27 @@ class RunFolder:
             handle.write(to_json(line) + "\n")
 
     def check_resumable(self, new: RunConfig, datasets: dict[str, dict[str, Any]], tokenizer: Tokenizer) -> None:
-        """ConfigError when `new` changes what a resumed run must keep, or names other data than it began with."""
+        """ConfigError when `new` changes what a resumed run must keep, or names other data than it began with.
+
+        Of an imported model that was not trained yet, only the model and the tokenizer must stay.
+        """
         old = self.config
+        begun = self.begun
         for key, before, after in config_diff(old, new):
             # where the data lies may change (checked by fingerprint below), what it is may not
             moved = key.startswith("data.sources.") and key.endswith(".tokens") and before and after
-            if not moved and not key.startswith(_CHANGEABLE_ON_RESUME):
+            kept = not key.startswith(_CHANGEABLE_ON_RESUME) if begun else key.startswith("model.")
+            if kept and not moved:
                 raise ConfigError(
                     f"{self.path}: the run began with {key} = {before!r}, now it is {after!r}; a resumed run keeps it. "
                     "Start another run with name=NEW_NAME."
                 )
+        if begun:
+            self._check_data(old, new, datasets)
+        if self.provenance.get("tokenizer", {}).get("fingerprint") != tokenizer.fingerprint:
+            raise ConfigError(f"{self.path}: the tokenizer is not the one the run began with.")
+
+    def _check_data(self, old: RunConfig, new: RunConfig, datasets: dict[str, dict[str, Any]]) -> None:
         length = new.data.sequence_length
         before, after = (config.batch(config.declared_world_size).global_batch_size for config in (old, new))
         if before != after:
@@ -161,16 +201,13 @@ class RunFolder:
                 f"{self.path}: the run began with {before} sequences of {length} a step, now it would be {after}; "
                 f"a resumed run keeps its global batch: training.global_batch_size={before}."
             )
-        began = self.provenance
+        began = self.provenance["datasets"]
         for source, dataset in datasets.items():
-            before = began["datasets"].get(source, {}).get("fingerprint")
-            if before != dataset["fingerprint"]:
+            if began.get(source, {}).get("fingerprint") != dataset["fingerprint"]:
                 raise ConfigError(
                     f"{self.path}: the token dataset of '{source}' is not the one the run began with "
                     f"({dataset['path']}); give the original with data.sources.{source}.tokens=FOLDER."
                 )
-        if began.get("tokenizer", {}).get("fingerprint") != tokenizer.fingerprint:
-            raise ConfigError(f"{self.path}: the tokenizer is not the one the run began with.")
 
     def trim_metrics(self, step: int) -> None:
         """Drop metric lines after `step`: a resumed run writes them again, the same."""

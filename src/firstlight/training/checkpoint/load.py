@@ -31,13 +31,16 @@ def load_checkpoint(
 
     All ranks of `group` call it together (None: the default process group, or this process alone). `tensors` are plain
     tensors and DTensors at any layout, on each rank those that it holds; they may be a part of what was saved (only the
-    model, for evaluation). A damaged checkpoint is set aside with a warning and the one before it is used, unless
-    `step` asks for that very one. CheckpointError on all ranks alike.
+    model, for evaluation). Of a checkpoint whose state says `weights_only` (an imported model), only those called
+    "model.…" are filled. A damaged checkpoint is set aside with a warning and the one before it is used, unless `step`
+    asks for that very one. CheckpointError on all ranks alike.
     """
     ranks = Group(group)
     path = find_checkpoint(folder, step, group)
-    ranks.on_each(lambda: CheckpointTensors(path).fill(parts_of(tensors)))
-    return ranks.on_first(lambda: read_state(path))
+    state = ranks.on_first(lambda: read_state(path))
+    saved = {name: tensor for name, tensor in tensors.items() if _is_saved(name, state)}
+    ranks.on_each(lambda: CheckpointTensors(path).fill(parts_of(saved)))
+    return state
 
 
 def find_checkpoint(folder: Path, step: int | None = None, group: dist.ProcessGroup | None = None) -> Path:
@@ -64,6 +67,10 @@ def find_checkpoint(folder: Path, step: int | None = None, group: dist.ProcessGr
 def read_state(path: Path) -> dict[str, Any]:
     """state.json of a checkpoint: {"step": int, …}."""
     return read_json(path / STATE, "checkpoint state")
+
+
+def _is_saved(name: str, state: Mapping[str, Any]) -> bool:
+    return name.startswith("model.") or not state.get("weights_only")
 
 
 def _problem(path: Path, ranks: Group) -> str | None:

@@ -1,0 +1,115 @@
+"""The verb `import`: a model that another project trained becomes a run that can be evaluated, trained and exported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from firstlight.config import CheckpointConfig, RunConfig
+from firstlight.interop.import_huggingface import (
+    HUB_FILES,
+    MODEL_FILES,
+    TOKENIZER_FILES,
+    ImportedModel,
+    model_folder,
+    read_huggingface,
+)
+from firstlight.planning.flops import parameter_count
+from firstlight.recipe import parse_config
+from firstlight.support.console import human_count, note
+from firstlight.support.errors import CheckpointError, ConfigError
+from firstlight.support.files import atomic_folder, check_writable, sha256_file
+from firstlight.support.hub import place_or_hub
+from firstlight.tokens.tokenizer import Tokenizer
+from firstlight.training.checkpoint import CheckpointWriter
+from firstlight.training.run_folder import RunFolder
+
+LONGEST_SEQUENCE = 1024
+"""`data.sequence_length` of an imported run, where the model's positions allow it."""
+
+
+def import_model(source: str | Path, run_folder: str | Path, *, tokenizer: str | None = None) -> RunFolder:
+    """Make a run of a Hugging Face model in safetensors format; returns the run, which is whole or absent.
+
+    source: its folder, or its name on the hub. tokenizer: `tokenizer.json`, a folder with one, or a hub name; unset:
+    the model's own. The model is whole in memory in fp32 meanwhile. Raises ConfigError, naming the field, for a model
+    that Firstlight does not compute exactly; DataError for weights or a tokenizer that cannot be read; CheckpointError
+    for a folder that is not empty.
+    """
+    path = Path(run_folder)
+    _check_place(path)
+    place = model_folder(source)
+    tokenizer_place = place if tokenizer is None else place_or_hub(tokenizer, HUB_FILES)
+    words = Tokenizer.load(tokenizer_place)
+    model = read_huggingface(place)
+    rows = model.config.vocab_size
+    assert rows is not None
+    if words.vocab_size > rows:
+        raise ConfigError(
+            f"{place}: the tokenizer has {words.vocab_size} tokens and the model's vocabulary {rows}; "
+            "give the one that belongs to it with --tokenizer."
+        )
+    config = _run_config(path, model)
+    with atomic_folder(path) as temporary:
+        run = RunFolder(temporary)
+        run.origin.mkdir()
+        for file in _origin_files(place, tokenizer_place):
+            shutil.copyfile(file, run.origin / file.name)
+        run.create(config, words, {}, imported=_provenance(source, model))
+        tensors = {f"model.{name}": tensor for name, tensor in model.tensors.items()}
+        state = {"samples_consumed": 0, "tokens_consumed": 0, "validation": {}, "loss_scale": None}
+        with CheckpointWriter(run.checkpoints, CheckpointConfig()) as writer:
+            writer.save(0, tensors, {**state, "weights_only": True}, wait=True)
+    unused = f", {rows - words.vocab_size} of them without a token" if rows > words.vocab_size else ""
+    note(
+        f"{model.theirs.name}: {human_count(parameter_count(model.config))} parameters ({model.dtype}), as "
+        f"architecture {model.config.architecture}, objective {model.config.objective}; {rows} vocabulary rows{unused}"
+    )
+    return RunFolder(path)
+
+
+def _check_place(path: Path) -> None:
+    check_writable(path)
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path}: a file, where the run folder is due; choose another.")
+    if path.is_dir() and any(path.iterdir()):
+        raise CheckpointError(f"{path}: not empty; choose another run folder.")
+
+
+def _run_config(path: Path, model: ImportedModel) -> RunConfig:
+    """The configuration of the run: the model and nothing decided yet about data and training."""
+    path = path.resolve() if path.name in ("", "..") else path
+    positions = model.config.max_position_embeddings
+    assert positions is not None
+    tree = {
+        "name": path.name,
+        "description": f"imported {model.theirs.name}",
+        "runs_directory": str(path.parent),
+        "data": {"sequence_length": min(positions, LONGEST_SEQUENCE)},
+        "model": model.config.model_dump(),
+    }
+    return parse_config(tree, str(path))
+
+
+def _origin_files(place: Path, tokenizer_place: Path) -> Iterator[Path]:
+    """What export gives back as it was: the model's configuration and the tokenizer's files."""
+    words = tokenizer_place if tokenizer_place.is_dir() else tokenizer_place.parent
+    for folder, names in ((place, MODEL_FILES), (words, TOKENIZER_FILES)):
+        yield from (folder / name for name in names if (folder / name).is_file())
+
+
+def _provenance(source: str | Path, model: ImportedModel) -> dict[str, Any]:
+    from_hub = not Path(source).exists()
+    return {
+        "source": str(source) if from_hub else str(Path(source).resolve()),
+        "hub": from_hub,
+        "model_type": model.theirs.model_type,
+        "class": model.theirs.name,
+        "dtype": model.dtype,
+        "drawn": model.drawn,
+        "files": {file.name: sha256_file(file) for file in model.files},
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
