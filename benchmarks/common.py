@@ -1,4 +1,5 @@
-"""What the benchmarks share: the machine's name, and token datasets of any size that take hardly any disk."""
+"""What the benchmarks share: the machine's name, tables in the documentation, and token datasets of any size that take
+hardly any disk."""
 
 from __future__ import annotations
 
@@ -27,6 +28,15 @@ def machine() -> str:
     """Processor, cores, system and Python."""
     name = device_name(torch.device("cpu"))
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def write_table(page: str, marker: str, table: str) -> None:
+    """Put `table` between the markers <!-- MARKER --> and <!-- /MARKER --> of a page in docs/."""
+    path = Path(__file__).parents[1] / "docs" / page
+    text = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, rest = text.split(begin)
+    path.write_text(f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def write_sparse(folder: Path, total: int, tokenizer: Tokenizer | None = None) -> None:

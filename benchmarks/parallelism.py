@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import yaml
 
-from common import machine
+from common import machine, write_table
 from firstlight import pipeline
 
 STEPS = 20
@@ -72,7 +72,7 @@ def main() -> None:
         else:
             print(table)
         if arguments.write:
-            write(Path(__file__).parents[1] / "docs" / page, table)
+            write_table(page, "parity", table)
 
 
 def measure(folder: Path) -> Any:
@@ -142,14 +142,6 @@ def processes(sizes: dict[str, int | str]) -> int:
         if isinstance(value, int) and key != "accumulation":
             count *= value
     return count
-
-
-def write(page: Path, table: str) -> None:
-    """Put `table` between the markers of a page."""
-    text = page.read_text(encoding="utf-8")
-    begin, end = "<!-- parity -->", "<!-- /parity -->"
-    before, rest = text.split(begin)
-    page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

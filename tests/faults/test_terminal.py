@@ -78,7 +78,7 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(folder: Pa
     data = ("--data", "[bold]a=manual.jsonl", "--data", "b=code.jsonl")
     result = firstlight("eval", "runs/tiny", *data, "--max-tokens", "500")
     header, *rows = [line.split() for line in result.stdout.splitlines()]
-    assert header == ["domain", "loss", "perplexity", "bits/byte", "tokens"]
+    assert header == ["domain", "loss", "perplexity", "bits/byte", "accuracy", "tokens"]
     assert [row[0] for row in rows] == ["[bold]a", "b"]
     assert "evaluate: " in result.stderr
 

@@ -24,8 +24,8 @@ SMALL = [
 def quickstart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def run(data, *overrides):
-        return pipeline.quickstart(data, minutes=0.02, name="tiny", overrides=[*SMALL, *overrides])
+    def run(data, *overrides, name="tiny", **settings):
+        return pipeline.quickstart(data, minutes=0.02, name=name, overrides=[*SMALL, *overrides], **settings)
 
     return run
 
@@ -73,3 +73,27 @@ def test_one_plain_text_file_is_enough(quickstart, tmp_path, tiny_corpus, capsys
     run = quickstart({"book": ["book.txt"]}, "data.validation_fraction=0")
     assert (run.path / "huggingface" / "config.json").is_file()
     assert "no document was held out" in capsys.readouterr().err
+
+
+def test_a_masked_model_is_named_so_and_shows_hidden_words_beside_its_guesses(quickstart, tiny_corpus, capsys):
+    data = {source: [str(file)] for source, file in tiny_corpus.items()}
+    run = quickstart(data, "model.objective=masked", name=None)
+    shown = capsys.readouterr()
+    assert run.path.name == "quickstart-masked"
+    assert "[1]" in shown.out
+    table = shown.out[shown.out.index("hidden") :].splitlines()
+    assert table[0].split() == ["hidden", "filled", "in"]
+    number, word, *guesses = table[1].split()
+    assert number == "1"
+    assert word.isalpha()
+    assert sum(guess.startswith(tuple("0123456789")) and "%" in guess for guess in guesses) == 3
+    assert "firstlight fill runs/quickstart-masked 'The <|mask|>" in shown.err
+    scores = shown.out[shown.out.index("domain") :].splitlines()
+    assert scores[0].split() == ["domain", "loss", "perplexity", "accuracy", "baseline", "hidden"]
+    assert {line.split()[0] for line in scores[1:]} == set(data)
+
+
+def test_a_prompt_with_mask_tokens_is_filled_in(quickstart, tiny_corpus, capsys):
+    data = {"manual": [str(tiny_corpus["manual"])]}
+    quickstart(data, "model.objective=masked", prompt="The <|mask|> of a <|mask|>")
+    assert "filled in" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -31,7 +31,7 @@ from firstlight.support.errors import ConfigError
 _ORDER = (
     *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
     *("build", "classifier", "compare"),
-    *("train", "launch", "eval", "generate", "export"),
+    *("train", "launch", "eval", "generate", "fill", "export", "import"),
 )
 
 
@@ -65,9 +65,19 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def quickstart(
     data: DataOption = None,
     minutes: Annotated[float, typer.Option(help="About how long to train.", min=0.05, max=100_000)] = 4.0,
-    name: Annotated[str, typer.Option(help="Name of the run: runs/NAME.")] = "quickstart",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run: runs/NAME; unset: quickstart, or quickstart-masked.")
+    ] = None,
+    objective: Annotated[
+        Literal["causal", "masked"] | None,
+        typer.Option(help="What the model learns: to write on, or to fill in hidden words; unset: to write on."),
+    ] = None,
     prompt: Annotated[
-        str, typer.Option(help="How the sample of generated text begins; unset: as a document does.")
+        str,
+        typer.Option(
+            help="How the sample of generated text begins, unset: as a document does; of a masked model the text in "
+            "which words are hidden, unset: held-out text."
+        ),
     ] = "",
     overrides: Overrides = None,
 ) -> None:
@@ -76,11 +86,15 @@ def quickstart(
     Without --data it uses text that comes with Python packages (extra [bold]starter[/bold]).
 
     Example: [cyan]firstlight quickstart --data books='my/*.jsonl.zst' --data web=crawl/[/cyan]
+
+    A masked model: [cyan]firstlight quickstart --objective masked[/cyan]
     """
     from firstlight import pipeline
 
-    sources = by_name(data)
-    pipeline.quickstart(sources, minutes=minutes, name=name, prompt=prompt, overrides=overrides or [])
+    chosen = [f"model.objective={objective}"] if objective else []
+    pipeline.quickstart(
+        by_name(data), minutes=minutes, name=name, prompt=prompt, overrides=[*chosen, *(overrides or [])]
+    )
 
 
 @app.command()
@@ -163,7 +177,10 @@ def train(
     run = pipeline.train(recipe, overrides or [])
     note(f"\nThe run is in {run.path}. Next:")
     command(f"firstlight eval {run.path}")
-    command(f"firstlight generate {run.path} --prompt 'The'")
+    if run.config.model.causal:
+        command(f"firstlight generate {run.path} --prompt 'The'")
+    else:
+        command(f"firstlight fill {run.path} 'The {run.tokenizer.mask_token} of the'")
     command(f"firstlight export {run.path} DIR")
 
 
@@ -176,19 +193,26 @@ def evaluate(
     data: DataOption = None,
     step: Step = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens per domain; unset: all.", min=1)] = None,
+    pseudo_tokens: Annotated[
+        int,
+        typer.Option(help="Masked models: most tokens per domain to hide one at a time; 0: none.", min=0),
+    ] = 1000,
     device: DeviceOption = None,
 ) -> None:
-    """Loss, perplexity and bits per byte by domain, on held-out documents or on files of yours.
+    """Loss, perplexity and accuracy by domain, on held-out documents or on files of yours.
+
+    A masked model also gets the accuracy of guessing the commonest token everywhere, and pseudo-perplexity.
 
     Example: [cyan]firstlight eval runs/quickstart --data mine='texts/*.txt'[/cyan]
     """
     from firstlight import pipeline
-    from firstlight.pipeline.show import score_table
-    from firstlight.support.console import out
+    from firstlight.pipeline.show import show_scores
 
-    files = by_name(data)
-    scores = pipeline.evaluate(run, step=step, files=files, max_tokens=max_tokens, device=device)
-    out.print(score_table(scores))
+    show_scores(
+        pipeline.evaluate(
+            run, step=step, files=by_name(data), max_tokens=max_tokens, pseudo_tokens=pseudo_tokens, device=device
+        )
+    )
 
 
 @app.command()
@@ -233,14 +257,34 @@ def generate(
 
 
 @app.command()
+def fill(
+    run: Run,
+    text: Annotated[str, typer.Argument(help="Text with mask tokens in it.", metavar="TEXT")],
+    top_k: Annotated[int, typer.Option(help="Likeliest tokens to show at each.", min=1)] = 5,
+    step: Step = None,
+    device: DeviceOption = None,
+) -> None:
+    """Let a masked model fill in hidden tokens.
+
+    Example: [cyan]firstlight fill runs/quickstart-masked 'The <|mask|> of the United States'[/cyan]
+    """
+    from firstlight import pipeline
+    from firstlight.pipeline.show import show_guesses
+
+    show_guesses(pipeline.fill(run, text, step=step, top_k=top_k, device=device))
+
+
+@app.command()
 def export(
     run: Run,
     folder: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DIR")],
     format: Annotated[ExportFormat, typer.Option(help="Format.")] = ExportFormat.huggingface,
     step: Step = None,
-    dtype: Annotated[ExportType, typer.Option(help="Type of the weights.")] = ExportType.float32,
+    dtype: Annotated[
+        ExportType, typer.Option(help="Type of the weights; auto: float32, or that of an imported model.")
+    ] = ExportType.auto,
 ) -> None:
-    """Write the model as a folder that Hugging Face's AutoModelForCausalLM and AutoTokenizer load.
+    """Write the model as a folder that Hugging Face's AutoModelForCausalLM (or MaskedLM) and AutoTokenizer load.
 
     Example: [cyan]firstlight export runs/quickstart my-model --format huggingface[/cyan]
     """
@@ -248,6 +292,31 @@ def export(
     from firstlight.support.console import note
 
     note(f"model: {pipeline.export(run, folder, format=format.value, step=step, dtype=dtype.value)}")
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[
+        str, typer.Argument(help="Folder of a Hugging Face model in safetensors format, or its name on the hub.")
+    ],
+    run: Annotated[Path, typer.Argument(help="The run folder to make, as in [bold]runs/bert[/bold].", metavar="RUN")],
+    tokenizer: Annotated[
+        str | None, typer.Option(help="tokenizer.json, a folder with one, or a hub name; unset: the model's own.")
+    ] = None,
+) -> None:
+    """Make a run of a Hugging Face model, to evaluate it, train it further and export it again.
+
+    Example: [cyan]firstlight import ./bert-base-uncased runs/bert[/cyan]
+
+    Train on: [cyan]firstlight train runs/bert data.sources.web.text=[web/] training.total_tokens=1e9[/cyan]
+    """
+    from firstlight import pipeline
+    from firstlight.support.console import command, note
+
+    imported = pipeline.import_model(source, run, tokenizer=tokenizer)
+    note(f"\nThe run is in {imported.path}. Next:")
+    command(f"firstlight eval {imported.path} --data NAME=FILES")
+    command(f"firstlight train {imported.path} data.sources.NAME.text=[FILES] training.total_tokens=N")
 
 
 def main() -> None:

@@ -39,8 +39,10 @@ class ExportFormat(StrEnum):
 class ExportType(StrEnum):
     """Types that exported weights can have."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class Digits(StrEnum):

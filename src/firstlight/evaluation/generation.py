@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from firstlight.model import CausalLanguageModel
+from firstlight.model import CausalLanguageModel, LanguageModel
 from firstlight.support.console import note
 from firstlight.support.errors import ConfigError
 from firstlight.tokens.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ CONTEXT_TOKENS = 8
 
 
 def generate(
-    model: CausalLanguageModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: str = "",
     *,
@@ -38,8 +38,13 @@ def generate(
     An empty prompt starts from the end-of-document token, as every document in training does. temperature 0 takes the
     likeliest token. `seed` None draws anew each time. Ends after `max_new_tokens`, at the end-of-document token
     (unless `stop_at_eod` is false), or where the model has no further position, which is said. Raises ConfigError,
-    at the call, when a setting is out of range or the prompt leaves no position for a new token.
+    at the call, when the model is masked, a setting is out of range or the prompt leaves no position for a new token.
     """
+    if not isinstance(model, CausalLanguageModel):
+        raise ConfigError(
+            "a masked model does not write on from a prompt; it fills in hidden tokens: "
+            f"firstlight fill RUN 'text with {tokenizer.mask_token}'."
+        )
     _check_settings(max_new_tokens, temperature, top_k, top_p, seed)
     vocab_size, limit = model.config.vocab_size, model.config.max_position_embeddings
     assert vocab_size is not None and limit is not None

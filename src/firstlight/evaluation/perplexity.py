@@ -1,115 +1,65 @@
-"""Loss, perplexity and bits per byte on held-out text, weighted by tokens.
+"""Loss, perplexity, accuracy and bits per byte on held-out text, weighted by tokens, of causal and of masked models.
 
-A mean of batch means is wrong whenever batches differ in size, so sums of token losses are kept and divided once.
-Bits per byte = Σ nats / (ln 2 · Σ UTF-8 bytes of the predicted tokens) does not depend on the tokenizer, so models
-with different vocabularies compare; special tokens stand for no text and are left out of it (as in nanochat).
+A masked model's loss and accuracy are those of the tokens that its own rule of masking hides, keyed by the number of
+the window: the same tokens at every step, batch size and number of processes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from firstlight.support.errors import DataError
-from firstlight.tokens.batches import document_ids
+from firstlight.config import MaskingConfig
+from firstlight.config.families import Objective
+from firstlight.evaluation.pseudo import EvenSample, pseudo_numbers, pseudo_score
+from firstlight.evaluation.score import Score
+from firstlight.evaluation.scorer import Masks, Scorer, Window
+from firstlight.support.errors import ConfigError, DataError
 from firstlight.tokens.dataset import Split
+from firstlight.tokens.masking import Masking
+from firstlight.tokens.permutation import derive_key
 from firstlight.tokens.tokenizer import Tokenizer
 
-IGNORED = -100
+PSEUDO_TOKENS = 1000
+"""Tokens of a domain that are hidden one at a time, for pseudo-perplexity."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """One process's part of an evaluation that several share; alone by default."""
-
-    rank: int = 0
-    ranks: int = 1
-    total: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums
-    """Sums a tensor over all parts."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Sums over the evaluated tokens; the rates follow from them, and scores add up exactly."""
-
-    tokens: int = 0
-    nats: float = 0.0
-    text_nats: float = 0.0
-    """Nats of the tokens that stand for text (not special)."""
-    text_bytes: int = 0
-    """UTF-8 bytes those tokens stand for."""
-
-    def __add__(self, other: Score) -> Score:
-        return Score(
-            self.tokens + other.tokens,
-            self.nats + other.nats,
-            self.text_nats + other.text_nats,
-            self.text_bytes + other.text_bytes,
-        )
-
-    @property
-    def loss(self) -> float:
-        """Mean nats per token."""
-        return self.nats / self.tokens if self.tokens else math.nan
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss)."""
-        return math.exp(min(self.loss, 700.0))
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte of text."""
-        return self.text_nats / (math.log(2) * self.text_bytes) if self.text_bytes else math.nan
-
-    def as_dict(self) -> dict[str, float]:
-        """Numbers for metrics and tables."""
-        return {
-            "loss": self.loss,
-            "perplexity": self.perplexity,
-            "bits_per_byte": self.bits_per_byte,
-            "tokens": self.tokens,
-        }
+def evaluation_masks(config: MaskingConfig, tokenizer: Tokenizer, seed: int) -> Masks:
+    """What is hidden of held-out text in a run of `seed`; never drawn as in training."""
+    return Masking(config, tokenizer, derive_key(seed, "validation"))
 
 
 def evaluate_split(
-    model: Any,
+    scorer: Scorer,
     split: Split,
     *,
-    sequence_length: int,
-    token_bytes: np.ndarray,
-    batch_size: int,
-    device: torch.device,
     max_tokens: int | None = None,
-    eod_id: int | None = None,
     advance: Callable[[int], None] | None = None,
-    share: Share | None = None,
+    sample: EvenSample | None = None,
 ) -> Score:
-    """Score of `model` on a split of a token dataset.
+    """Score on a split of a token dataset.
 
-    The split is cut into windows of `sequence_length` predictions; every token but the first is predicted once. With
-    `max_tokens`, windows spread evenly over the whole split are taken. `eod_id` given: attention within documents.
-    token_bytes: [vocabulary] int32, bytes each token stands for, 0 for special ones. `advance` is told the number of
-    tokens evaluated, batch by batch. share: this process's part among several, which all come to the same score.
+    The split is cut into windows of `scorer.length` columns; of a causal model every token but the first is predicted
+    once. With `max_tokens`, windows spread evenly over the whole split are taken. `advance` is told the number of
+    tokens evaluated, batch by batch. sample: is shown every window.
     """
-    windows = -(-(split.num_tokens - 1) // sequence_length)
+    rest = scorer.window_tokens - scorer.length
+    windows = -(-(split.num_tokens - rest) // scorer.length)
     if windows < 1:
         raise DataError("a validation split of fewer than two tokens cannot be evaluated; hold out more text.")
     chosen = windows
     if max_tokens is not None:
-        chosen = max(1, min(windows, max_tokens // sequence_length))
-    starts = [i * windows // chosen * sequence_length for i in range(chosen)]
-    rows = (
-        np.asarray(split.read(start, min(sequence_length + 1, split.num_tokens - start)), dtype=np.int64)
-        for start in starts
-    )
-    return _score(model, rows, token_bytes, sequence_length, batch_size, device, eod_id, advance, share or Share())
+        chosen = max(1, min(windows, max_tokens // scorer.length))
+    numbers = (i * windows // chosen for i in range(chosen))
+    rows = ((number, _read(split, number * scorer.length, scorer.window_tokens)) for number in numbers)
+    return scorer.score(sample.watch(rows) if sample else rows, advance)
+
+
+def _read(split: Split, start: int, length: int) -> np.ndarray:
+    return np.asarray(split.read(start, min(length, split.num_tokens - start)), dtype=np.int64)
 
 
 def evaluate_pretraining(
@@ -121,109 +71,76 @@ def evaluate_pretraining(
     batch_size: int = 8,
     max_tokens: int | None = None,
     advance: Callable[[int], None] | None = None,
+    objective: Objective | None = None,
+    masking: MaskingConfig | None = None,
+    seed: int = 1234,
+    pseudo_tokens: int = PSEUDO_TOKENS,
 ) -> dict[str, Any]:
-    """Loss, perplexity and bits per byte of `model` on texts, weighted by tokens.
+    """Loss, perplexity, accuracy and bits per byte of `model` on texts, weighted by tokens.
 
-    dataset: texts, or a mapping of domain → texts. Each text is one document, evaluated by itself: it begins after an
-    end-of-document token and its own end is predicted too. Returns {"loss", "perplexity", "bits_per_byte", "tokens"}
-    over everything, and for a mapping also {"domains": {name: the same four}}.
-    `sequence_length`: predictions per window; unset: the model's max_position_embeddings. `max_tokens`: stop after the
-    window that reaches so many predictions in a domain. `advance` is told the number of tokens evaluated.
+    dataset: texts, or a mapping of domain → texts. Each text is one document, evaluated by itself: it stands between
+    two end-of-document tokens, of which a causal model predicts the second. Returns the numbers of `Score.as_dict`
+    over everything, and for a mapping also {"domains": {name: the same}}.
+
+    objective: causal or masked; unset: the model's own, masked for the classes of `transformers` called …ForMaskedLM,
+    causal for others. Of a masked model, `masking` says what is hidden of each text, `seed` draws it, and at most
+    `pseudo_tokens` tokens of a domain are then hidden one at a time: {"pseudo_perplexity", "pseudo_bits_per_byte",
+    "pseudo_tokens"}; 0: none. Such a model from elsewhere is called as model(input_ids, attention_mask=…) where texts
+    of different lengths share a batch.
+    `sequence_length`: columns per window; unset: the model's max_position_embeddings. `max_tokens`: stop after the
+    window that reaches so many tokens in a domain. `advance` is told the number of tokens evaluated.
     """
     config = getattr(model, "config", None)
     length = sequence_length or getattr(config, "max_position_embeddings", None) or 1024
-    device = next(model.parameters()).device
-    token_bytes = tokenizer.token_bytes()
+    masks = None
+    if (objective or _objective_of(model)) == "masked":
+        masks = evaluation_masks(masking or MaskingConfig(), tokenizer, seed)
+    elif masking is not None:
+        raise ConfigError("masking is for objective masked, and this one is causal; leave it out.")
+    scorer = Scorer(model, tokenizer, length, batch_size, next(model.parameters()).device, masks)
     domains = dataset if isinstance(dataset, Mapping) else {"": dataset}
     training = model.training
     model.eval()
-    scores = {}
+    scores, pseudo = dict[str, Score](), dict[str, Score]()
     for name, texts in domains.items():
-        windows = _at_most(_windows(texts, tokenizer, length), max_tokens)
-        scores[name] = _score(model, windows, token_bytes, length, batch_size, device, None, advance, Share())
+        windows = _at_most(_windows(texts, scorer), max_tokens)
+        sample = EvenSample(pseudo_tokens if masks else 0, tokenizer)
+        scores[name] = scorer.score(sample.watch(windows), advance)
+        pseudo[name] = pseudo_score(scorer, sample, advance)
     model.train(training)
     total = sum(scores.values(), Score())
     if not total.tokens:
         raise DataError("the dataset to evaluate holds no text.")
-    result: dict[str, Any] = total.as_dict()
-    if isinstance(dataset, Mapping):
-        result["domains"] = {name: score.as_dict() for name, score in scores.items()}
-    return result
+    numbers = {
+        name: score.as_dict(causal=masks is None) | pseudo_numbers(pseudo[name]) for name, score in scores.items()
+    }
+    result: dict[str, Any] = total.as_dict(causal=masks is None) | pseudo_numbers(sum(pseudo.values(), Score()))
+    return {**result, "domains": numbers} if isinstance(dataset, Mapping) else result
 
 
-def _windows(texts: Iterable[str], tokenizer: Tokenizer, length: int) -> Iterator[np.ndarray]:
-    """Windows of up to length + 1 tokens; neighbours share one, so that every token is predicted once."""
+def _objective_of(model: nn.Module) -> Objective:
+    masked = not getattr(getattr(model, "config", None), "causal", True) or type(model).__name__.endswith("ForMaskedLM")
+    return "masked" if masked else "causal"
+
+
+def _windows(texts: Iterable[str], scorer: Scorer) -> Iterator[Window]:
+    """Windows of one text each. Neighbours of a causal model share a token, so that every token is predicted once."""
+    number, eod = 0, scorer.tokenizer.eod_id
+    rest = scorer.window_tokens - scorer.length
     for text in texts:
         if not isinstance(text, str):
             raise DataError(f"a dataset to evaluate is made of texts, not of {type(text).__name__}.")
-        tokens = np.asarray([tokenizer.eod_id, *tokenizer.encode(text), tokenizer.eod_id], dtype=np.int64)
-        for start in range(0, len(tokens) - 1, length):
-            yield tokens[start : start + length + 1]
+        tokens = np.asarray([eod, *scorer.tokenizer.encode(text), eod], dtype=np.int64)
+        for start in range(0, len(tokens) - rest, scorer.length):
+            yield number, tokens[start : start + scorer.window_tokens]
+            number += 1
 
 
-def _at_most(windows: Iterable[np.ndarray], max_tokens: int | None) -> Iterator[np.ndarray]:
-    """Windows until their predictions reach `max_tokens`."""
+def _at_most(windows: Iterable[Window], max_tokens: int | None) -> Iterator[Window]:
+    """Windows until their tokens reach `max_tokens`."""
     seen = 0
-    for window in windows:
-        yield window
-        seen += len(window) - 1
+    for number, tokens in windows:
+        yield number, tokens
+        seen += len(tokens) - 1
         if max_tokens is not None and seen >= max_tokens:
             return
-
-
-@torch.no_grad()
-def _score(
-    model: Any,
-    windows: Iterable[np.ndarray],
-    token_bytes: np.ndarray,
-    length: int,
-    batch_size: int,
-    device: torch.device,
-    eod_id: int | None,
-    advance: Callable[[int], None] | None,
-    share: Share,
-) -> Score:
-    bytes_of = torch.zeros(int(token_bytes.shape[0]) + 1, dtype=torch.int64)
-    bytes_of[:-1] = torch.from_numpy(token_bytes.astype(np.int64))
-    total = Score()
-    for batch in _batched(windows, batch_size * share.ranks):
-        rows = batch[share.rank * batch_size : (share.rank + 1) * batch_size]  # none for some in the last batch
-        padded = np.full((batch_size, length + 1), IGNORED, dtype=np.int64)
-        for number, row in enumerate(rows):
-            padded[number, : len(row)] = row
-        inputs = np.where(padded[:, :-1] == IGNORED, 0, padded[:, :-1])
-        targets = torch.from_numpy(np.ascontiguousarray(padded[:, 1:]))
-        documents = None
-        if eod_id is not None:
-            documents = torch.from_numpy(document_ids(inputs, eod_id)).to(device)
-        losses = _token_losses(model, torch.from_numpy(inputs).to(device), targets.to(device), documents).cpu().double()
-        predicted = targets != IGNORED
-        sizes = bytes_of[torch.where(predicted, targets, -1)]
-        total += Score(int(predicted.sum()), float(losses.sum()), float(losses[sizes > 0].sum()), int(sizes.sum()))
-        if advance:
-            advance(sum(len(row) - 1 for row in batch))
-    sums = share.total(torch.tensor([total.tokens, total.nats, total.text_nats, total.text_bytes], dtype=torch.float64))
-    tokens, nats, text_nats, text_bytes = sums.tolist()
-    return Score(int(tokens), nats, text_nats, int(text_bytes))
-
-
-def _token_losses(
-    model: Any, inputs: torch.Tensor, targets: torch.Tensor, documents: torch.Tensor | None
-) -> torch.Tensor:
-    """[batch, sequence] losses in nats, 0 where the target is ignored; any model that returns logits will do."""
-    if hasattr(model, "token_losses"):
-        return model.token_losses(inputs, targets, documents)
-    output = model(inputs)
-    logits = output["logits"] if isinstance(output, Mapping) else output.logits
-    return nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-
-
-def _batched(rows: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    batch: list[np.ndarray] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -23,15 +23,17 @@ from firstlight.parallel.compile import why_not_compile
 from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.precision import COMPUTE_TYPES
 from firstlight.parallel.ranks import Ranks
+from firstlight.pipeline.filling import show_filled
 from firstlight.pipeline.run_training import check_before_work, sample_stream, train_prepared
-from firstlight.pipeline.scoring import evaluate
-from firstlight.pipeline.show import score_table
+from firstlight.pipeline.scoring import Scores, evaluate
+from firstlight.pipeline.show import show_scores
 from firstlight.pipeline.stages import Prepared, prepare
 from firstlight.pipeline.verbs import export
 from firstlight.planning.hardware import measured_peak_flops
 from firstlight.recipe import apply_overrides, parse_config, read_recipe
 from firstlight.support.console import command, heading, human_seconds, note, out, printable, progress, warn
 from firstlight.support.errors import ConfigError
+from firstlight.tokens.objective import objective_of
 from firstlight.training.device import choose_device
 from firstlight.training.load import load_trained
 from firstlight.training.run_folder import RunFolder
@@ -40,6 +42,9 @@ from firstlight.training.trainer import Trainer
 WARM_UP_STEPS = 3
 TIMED_STEPS = 8
 FEWEST_STEPS = 20
+HIDDEN_FRACTION = 0.3
+"""Share of the tokens that a masked quickstart hides unless it is told: it reads few, and learns from the hidden ones
+(Wettig et al. 2023, arXiv:2202.08005, find that up to 40 % teach more than the usual 15 %)."""
 STARTER_PROMPT = "My fellow citizens,"
 """How the sample begins when the text is the packaged one and no prompt is given."""
 
@@ -48,17 +53,20 @@ def quickstart(
     data: Mapping[str, Sequence[str]] | None = None,
     *,
     minutes: float = 4.0,
-    name: str = "quickstart",
+    name: str | None = None,
     prompt: str = "",
     overrides: Sequence[str] = (),
 ) -> RunFolder:
     """Run every stage on `data` (domain → files; unset: packaged text) and train for about `minutes`.
 
-    Run again, it goes on where it was: kept stages are not repeated, an interrupted training is resumed.
+    Run again, it goes on where it was: kept stages are not repeated, an interrupted training is resumed. name: of the
+    run; unset: quickstart, or quickstart-masked where `overrides` make the model a masked one. prompt: how the sample
+    of text begins; of a masked model the text in which words are hidden; unset: packaged or held-out text.
     """
     began = time.monotonic()
-    settings = _settings(data or {}, name, overrides)
-    config = parse_config(settings, "quickstart")
+    config = parse_config(_settings(data or {}, name or "quickstart", overrides), "quickstart")
+    if not config.model.causal:
+        config = _masked(config, name, overrides)
     run = check_before_work(config)
     prepared = prepare(config)
     if run.exists:
@@ -68,14 +76,17 @@ def quickstart(
     run = train_prepared(config, replace(prepared, config=_with_pace(prepared.config, config)))
     heading("evaluate: held-out text")
     if prepared.held_out:
-        scores = evaluate(run.path)
+        scores = evaluate(run.path, pseudo_tokens=0)
     else:
         scores = {}
         warn("no document was held out, so nothing is evaluated; give several files, or JSON lines of many documents.")
-    heading("sample: what the model writes")
-    prompt = prompt or ("" if data else STARTER_PROMPT)
-    sample = "".join(_sample(run.path, prompt))
-    out.print(printable(sample), markup=False)
+    if config.model.causal:
+        heading("sample: what the model writes")
+        prompt = prompt or ("" if data else STARTER_PROMPT)
+        out.print(printable("".join(_sample(run.path, prompt))), markup=False)
+    else:
+        heading("sample: what the model fills in")
+        show_filled(run.path, prompt, prepared.held_out)
     heading("export: Hugging Face format")
     folder = export(run.path, run.path / "huggingface")
     _summary(config, run, scores, folder, time.monotonic() - began, prompt or "The")
@@ -90,6 +101,16 @@ def _settings(data: Mapping[str, Sequence[str]], name: str, overrides: Sequence[
         tree["data"].pop("mixture")
     apply_overrides(tree, overrides)
     return tree
+
+
+def _masked(config: RunConfig, name: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a masked run with a name of its own and a larger share hidden, where neither is chosen."""
+    changes: dict[str, Any] = {}
+    if name is None and config.name == "quickstart":
+        changes["name"] = "quickstart-masked"
+    if not any(override.startswith("masking") for override in overrides):
+        changes["masking"] = config.masking.model_copy(update={"fraction": HIDDEN_FRACTION})
+    return config.model_copy(update=changes)
 
 
 def _same_length(config: RunConfig, before: RunConfig) -> RunConfig:
@@ -141,8 +162,8 @@ def _seconds_per_step(config: RunConfig, prepared: Prepared, device: torch.devic
     model.materialize()
     model.init_weights()
     run = RunFolder(config.run_folder, writes=False)
-    eod_id = prepared.tokenizer.eod_id
-    trainer = Trainer(config, run, model, sample_stream(prepared), eod_id=eod_id, peak_flops=1.0)
+    objective, eod_id = objective_of(config, prepared.tokenizer), prepared.tokenizer.eod_id
+    trainer = Trainer(config, run, model, sample_stream(prepared), objective=objective, eod_id=eod_id, peak_flops=1.0)
     times = []
     steps = WARM_UP_STEPS + TIMED_STEPS
     with progress("time", steps, "steps") as bar, trainer.batches() as batches:
@@ -167,14 +188,14 @@ def _sample(run: Path, prompt: str) -> Iterator[str]:
 def _summary(
     config: RunConfig,
     run: RunFolder,
-    scores: Mapping[str, Mapping[str, float]],
+    scores: Scores,
     folder: Path,
     seconds: float,
     prompt: str,
 ) -> None:
     heading(f"done in {human_seconds(seconds)}{': held-out text' if scores else ''}")
     if scores:
-        out.print(score_table(scores))
+        show_scores(scores)
     here = run.path
     note("")
     for what, where in (
@@ -186,8 +207,11 @@ def _summary(
     ):
         note(f"  {what + ':':<18}{where}")
     note("\nWhat next:")
+    more = ("more text from the model", f"firstlight generate {here} --prompt {shlex.quote(prompt)}")
+    if not config.model.causal:
+        more = ("hidden words of a text of yours", f"firstlight fill {here} 'The {run.tokenizer.mask_token} of the'")
     for purpose, line in (
-        ("more text from the model", f"firstlight generate {here} --prompt {shlex.quote(prompt)}"),
+        more,
         ("scores on text of yours", f"firstlight eval {here} --data mine='my-texts/*.txt'"),
         ("train on", f"firstlight train {here} training.total_steps={2 * config.steps(world_size=1)}"),
         ("a model of your own text", "firstlight quickstart --name mine --data books='my-texts/*.txt'"),

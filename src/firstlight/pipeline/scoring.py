@@ -1,14 +1,22 @@
-"""The verb `eval`: a run's loss, perplexity and bits per byte by domain."""
+"""The verb `eval`: a run's scores by domain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from firstlight.config import RunConfig
 from firstlight.documents import expand_inputs, read_documents
-from firstlight.evaluation.perplexity import Share, evaluate_pretraining, evaluate_split
-from firstlight.model import CausalLanguageModel
+from firstlight.evaluation.perplexity import (
+    PSEUDO_TOKENS,
+    evaluate_pretraining,
+    evaluate_split,
+    evaluation_masks,
+)
+from firstlight.evaluation.pseudo import EvenSample, pseudo_numbers, pseudo_score
+from firstlight.evaluation.score import Share
+from firstlight.evaluation.scorer import Scorer
+from firstlight.model import LanguageModel
 from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import Ranks
 from firstlight.support.console import progress, warn
@@ -19,7 +27,8 @@ from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.load import TrainedModel, load_trained
 
 DEFAULT_BATCH_SIZE = 8
-Scores = dict[str, dict[str, float]]
+Scores = dict[str, dict[str, float | None]]
+"""By domain, the numbers of `Score.as_dict`, and those of pseudo-perplexity where it was asked for."""
 
 
 def evaluate(
@@ -28,59 +37,79 @@ def evaluate(
     step: int | None = None,
     files: Mapping[str, Sequence[str]] | None = None,
     max_tokens: int | None = None,
+    pseudo_tokens: int = PSEUDO_TOKENS,
     device: str | None = None,
 ) -> Scores:
-    """Loss, perplexity and bits per byte of a run by domain: on its held-out documents, or on `files` by domain.
+    """Loss, perplexity and accuracy of a run by domain: on its held-out documents, or on `files` by domain.
 
-    max_tokens: most tokens per domain; unset: all of them. Arithmetic is fp32.
+    Bits per byte too of a causal model; of a masked one pseudo-perplexity over at most `pseudo_tokens` tokens a domain
+    (0: none). max_tokens: most tokens per domain; unset: all of them. Arithmetic is fp32.
     """
     trained = load_trained(run, step, device)
-    return _on_files(trained, files, max_tokens) if files else _on_held_out(trained, max_tokens)
+    if files:
+        return _on_files(trained, files, max_tokens, pseudo_tokens)
+    return _on_held_out(trained, max_tokens, pseudo_tokens)
 
 
-def _on_held_out(trained: TrainedModel, max_tokens: int | None) -> Scores:
+def _on_held_out(trained: TrainedModel, max_tokens: int | None, pseudo_tokens: int) -> Scores:
     splits = dict(_held_out(trained))
     if not splits:
         raise DataError(
             f"{trained.run.path}: none of its sources has held-out documents; evaluate files with --data NAME=FILES."
         )
+    causal = trained.config.model.causal
+    scorer = _scorer(trained.model, trained.config, trained.tokenizer)
+    samples = {name: EvenSample(0 if causal else pseudo_tokens, trained.tokenizer) for name in splits}
     total = sum(min(split.num_tokens - 1, max_tokens or split.num_tokens) for split in splits.values())
     with progress("evaluate", total, "tokens") as bar:
-        return score_splits(trained.model, splits, trained.config, trained.tokenizer, max_tokens, bar.advance)
+        scores = {
+            name: evaluate_split(scorer, split, max_tokens=max_tokens, advance=bar.advance, sample=samples[name])
+            for name, split in splits.items()
+        }
+    numbers = {name: score.as_dict(causal=causal) for name, score in scores.items()}
+    places = sum(len(sample.places) for sample in samples.values())
+    if places:
+        with progress("hide one at a time", places, "tokens") as bar:
+            for name, sample in samples.items():
+                numbers[name] |= pseudo_numbers(pseudo_score(scorer, sample, bar.advance))
+    return numbers
 
 
 def score_splits(
-    model: CausalLanguageModel | ParallelModel,
+    model: LanguageModel | ParallelModel,
     splits: Mapping[str, Split],
     config: RunConfig,
     tokenizer: Tokenizer,
     max_tokens: int | None,
-    advance: Callable[[int], None] | None = None,
-    ranks: Ranks | None = None,
+    ranks: Ranks,
 ) -> Scores:
     """Scores of `model` on a split of each source, cut and masked as the configuration says.
 
-    max_tokens: most tokens per source; unset: all. `advance` is told the number of tokens evaluated. ranks: the
-    processes that share the work, all of which call this and get the same scores; unset: this one alone.
+    max_tokens: most tokens per source; unset: all. ranks: the processes that share the work, all of which call this
+    and get the same scores.
     """
-    ranks = ranks or Ranks(device=next(p.device for _, p in model.named_parameters()))
-    share = Share(ranks.data_rank, ranks.layout.data, ranks.sum_over_data)
-    token_bytes = tokenizer.token_bytes()
+    scorer = _scorer(model, config, tokenizer, ranks)
     return {
-        name: evaluate_split(
-            model,
-            split,
-            sequence_length=config.data.sequence_length,
-            token_bytes=token_bytes,
-            batch_size=_batch_size(config),
-            device=ranks.device,
-            max_tokens=max_tokens,
-            eod_id=tokenizer.eod_id if config.data.attention_within_documents else None,
-            advance=advance,
-            share=share,
-        ).as_dict()
+        name: evaluate_split(scorer, split, max_tokens=max_tokens).as_dict(causal=config.model.causal)
         for name, split in splits.items()
     }
+
+
+def _scorer(
+    model: LanguageModel | ParallelModel, config: RunConfig, tokenizer: Tokenizer, ranks: Ranks | None = None
+) -> Scorer:
+    """ranks: unset for this process alone."""
+    ranks = ranks or Ranks(device=next(p.device for _, p in model.named_parameters()))
+    return Scorer(
+        model,
+        tokenizer,
+        config.data.sequence_length,
+        _batch_size(config),
+        ranks.device,
+        None if config.model.causal else evaluation_masks(config.masking, tokenizer, config.seed),
+        config.data.attention_within_documents,
+        Share(ranks.data_rank, ranks.layout.data, ranks.sum_over_data),
+    )
 
 
 def _batch_size(config: RunConfig) -> int:
@@ -100,7 +129,9 @@ def _held_out(trained: TrainedModel) -> Iterator[tuple[str, Split]]:
             yield name, split
 
 
-def _on_files(trained: TrainedModel, files: Mapping[str, Sequence[str]], max_tokens: int | None) -> Scores:
+def _on_files(
+    trained: TrainedModel, files: Mapping[str, Sequence[str]], max_tokens: int | None, pseudo_tokens: int
+) -> Scores:
     inputs = {name: expand_inputs(patterns) for name, patterns in files.items()}
     tallies = {name: Tally() for name in inputs}
     try:
@@ -113,6 +144,9 @@ def _on_files(trained: TrainedModel, files: Mapping[str, Sequence[str]], max_tok
                 batch_size=_batch_size(trained.config),
                 max_tokens=max_tokens,
                 advance=bar.advance,
+                masking=None if trained.config.model.causal else trained.config.masking,
+                seed=trained.config.seed,
+                pseudo_tokens=pseudo_tokens,
             )
     except DataError:
         _conclude(tallies)  # no text at all: the tally knows why

@@ -1,28 +1,101 @@
-"""Tables for the terminal; they fit 60 columns."""
+"""Tables for the terminal; they fit 60 columns where the names of domains are short."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from firstlight.support.console import human_count, printable
+from firstlight.evaluation.fill import Guess
+from firstlight.support.console import human_count, out, printable
+
+Numbers = Mapping[str, float | None]
+Column = tuple[str, str, Callable[[float], str]]
+"""Heading, key of the number, how it is written."""
 
 
-def score_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
-    """Loss, perplexity and bits per byte by domain."""
+def show_scores(scores: Mapping[str, Numbers]) -> None:
+    """Print the scores by domain, and below them pseudo-perplexity where there is any."""
+    out.print(score_table(scores))
+    if any("pseudo_tokens" in score for score in scores.values()):
+        out.print()
+        out.print(pseudo_table(scores))
+
+
+def score_table(scores: Mapping[str, Numbers]) -> Table:
+    """Loss, perplexity, bits per byte and accuracy by domain; of a masked model the baseline, not bits per byte."""
+    causal = any("bits_per_byte" in score for score in scores.values())
+    columns: list[Column] = [("loss", "loss", _three), ("perplexity", "perplexity", _perplexity)]
+    if causal:
+        columns += [("bits/byte", "bits_per_byte", _three), ("accuracy", "accuracy", _percent)]
+    else:
+        columns += [("accuracy", "accuracy", _percent), ("baseline", "baseline_accuracy", _percent)]
+    return _table(scores, [*columns, ("tokens" if causal else "hidden", "tokens", human_count)])
+
+
+def pseudo_table(scores: Mapping[str, Numbers]) -> Table:
+    """Pseudo-perplexity by domain, and over how many tokens."""
+    return _table(
+        scores,
+        [
+            ("pseudo-perplexity", "pseudo_perplexity", _perplexity),
+            ("bits/byte", "pseudo_bits_per_byte", _three),
+            ("hidden alone", "pseudo_tokens", human_count),
+        ],
+    )
+
+
+def _table(scores: Mapping[str, Numbers], columns: list[Column]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("domain", overflow="fold", max_width=20, no_wrap=False)
-    for column in ("loss", "perplexity", "bits/byte", "tokens"):
-        table.add_column(column, justify="right")
+    table.add_column("domain", overflow="fold", max_width=20)
+    for heading, _, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, score in scores.items():
-        perplexity = score["perplexity"]
+        numbers = ((score.get(key), written) for _, key, written in columns)
         table.add_row(
-            escape(printable(name)),
-            f"{score['loss']:.3f}",
-            f"{perplexity:.1f}" if perplexity < 1e6 else f"{perplexity:.1e}",
-            f"{score['bits_per_byte']:.3f}",
-            human_count(score["tokens"]),
+            escape(printable(name)), *("–" if number is None else written(number) for number, written in numbers)
         )
     return table
+
+
+def _three(number: float) -> str:
+    return f"{number:.3f}"
+
+
+def _percent(number: float) -> str:
+    return f"{100 * number:.1f}%"
+
+
+def _perplexity(number: float) -> str:
+    return f"{number:.1f}" if number < 1e6 else f"{number:.1e}"
+
+
+def show_guesses(guesses: Sequence[Sequence[Guess]]) -> None:
+    """Print the guesses at each hidden token, in quotation marks, since a space may belong to them."""
+    quoted = lambda text: json.dumps(text, ensure_ascii=False)  # noqa: E731
+    _show_rows([("", "filled in"), *((str(n), _listed(row, quoted)) for n, row in enumerate(guesses, 1))])
+
+
+def show_words(words: Sequence[str], guesses: Sequence[Sequence[Guess]]) -> None:
+    """Print the guesses at each hidden word beside the word."""
+    rows = zip(words, guesses, strict=True)
+    numbered = ((str(n), word.strip(), _listed(row, str.strip)) for n, (word, row) in enumerate(rows, 1))
+    _show_rows([("", "hidden", "filled in"), *numbered])
+
+
+def _listed(guesses: Sequence[Guess], written: Callable[[str], str]) -> str:
+    return ", ".join(f"{written(guess.text)} {_percent(guess.probability)}" for guess in guesses)
+
+
+def _show_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Columns of text; the last one is broken between words on a terminal, and ends without spaces elsewhere."""
+    widths = [max(map(cell_len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    indent = " " * (sum(widths) + 2 * len(widths))
+    for row in rows:
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row[:-1], widths, strict=True))
+        line = printable("  ".join([*cells, row[-1]]))
+        print(textwrap.fill(line, out.width, subsequent_indent=indent) if out.is_terminal else line)
