@@ -64,7 +64,7 @@ def test_an_overflow_on_one_rank_is_skipped_on_all(layout, hysteresis, torchrun,
         assert same == (step in OVERFLOWS), f"step {step}"
     losses = metrics(run)
     assert all(losses[step] is not None and math.isfinite(losses[step]) for step in losses if step not in OVERFLOWS)
-    assert losses[STEPS] < losses[1] - 0.05
+    assert losses[STEPS] < losses[1] - 0.03
 
     resumed = tmp_path / "runs" / "resumed"
     shutil.copytree(run.path, resumed)

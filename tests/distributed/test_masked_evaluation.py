@@ -20,8 +20,11 @@ SHORT = [
 
 @pytest.mark.parametrize(
     "settings",
-    [[], ["model.architecture=modernbert", "model.sliding_window=16", "data.attention_within_documents=true"]],
-    ids=["llama", "modernbert-documents"],
+    [
+        ["model.architecture=modernbert", "model.sliding_window=16", "data.attention_within_documents=true"],
+        pytest.param([], marks=pytest.mark.slow),
+    ],
+    ids=["modernbert-documents", "llama"],
 )
 def test_masked_scores_are_those_of_one_process(settings, train_at, metrics):
     common = ["model.objective=masked", *SHORT, *settings]

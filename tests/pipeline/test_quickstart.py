@@ -80,6 +80,7 @@ def test_a_masked_model_is_named_so_and_shows_hidden_words_beside_its_guesses(qu
     run = quickstart(data, "model.objective=masked", name=None)
     shown = capsys.readouterr()
     assert run.path.name == "quickstart-masked"
+    assert run.config.masking.fraction == 0.3
     assert "[1]" in shown.out
     table = shown.out[shown.out.index("hidden") :].splitlines()
     assert table[0].split() == ["hidden", "filled", "in"]
@@ -95,5 +96,6 @@ def test_a_masked_model_is_named_so_and_shows_hidden_words_beside_its_guesses(qu
 
 def test_a_prompt_with_mask_tokens_is_filled_in(quickstart, tiny_corpus, capsys):
     data = {"manual": [str(tiny_corpus["manual"])]}
-    quickstart(data, "model.objective=masked", prompt="The <|mask|> of a <|mask|>")
+    run = quickstart(data, "model.objective=masked", "masking.fraction=0.2", prompt="The <|mask|> of a <|mask|>")
+    assert run.config.masking.fraction == 0.2
     assert "filled in" in capsys.readouterr().out

@@ -117,6 +117,7 @@ def here(raw: Path, tokenizer_folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes(raw: Path, tokenizer_folder: Path, here: dict[str, str]) -> None:
     finish(start(raw / "there", tokenizer_folder, "local"))
     assert digests(raw / "there") == here

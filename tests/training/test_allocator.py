@@ -26,6 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc returns blocks so eagerly, and can be told")
+@pytest.mark.slow
 def test_a_step_takes_fewer_fresh_pages():
     faults = {}
     for setting in ("keep", "as it is"):

@@ -54,7 +54,7 @@ def last_step(run: RunFolder) -> int:
     return json.loads(lines[-1])["step"] if lines else 0
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_ends_bit_identical(tiny_recipe, kills):
     undisturbed = start(tiny_recipe, "undisturbed")
     _, complaint = undisturbed.communicate(timeout=200)
