@@ -2,6 +2,7 @@
 
 FAULT.json has one of
     {"kind": "overflow", "rank", "steps"}    infinite numbers in the gradients of one rank, whatever that rank holds
+    {"kind": "spike", "rank", "steps"}       gradients of one rank a thousand times too large
     {"kind": "kills", "kills": [{"rank", "step", "when": "step" or "save"}, …]}
                                              SIGKILL, one at each start, in the middle of a step or of its save
 What the test wants to see of the ranks' insides is written next to FAULT.json.
@@ -24,6 +25,7 @@ from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.pipeline.run_training import train
 from firstlight.support import ranks
 from firstlight.support.parts import local_part
+from firstlight.training.guard import Guard, Verdict
 from firstlight.training.loss_scale import LossScale
 from firstlight.training.trainer import Trainer
 
@@ -49,6 +51,31 @@ def plant_overflow(folder: Path, rank: int, steps: list[int]) -> None:
 
     ParallelModel.forward_backward = overflow  # type: ignore[method-assign]
     LossScale.update = keep  # type: ignore[method-assign]
+
+
+def plant_spike(folder: Path, rank: int, steps: list[int]) -> None:
+    """Multiply the gradients of `rank` by a thousand at `steps`; every rank keeps a line for each verdict."""
+    forward_backward, judge = ParallelModel.forward_backward, Guard.judge
+    done = 0
+
+    def spike(model: ParallelModel, *arguments: Any) -> torch.Tensor:
+        nonlocal done
+        done += 1
+        loss = forward_backward(model, *arguments)
+        if done in steps and ranks.rank() == rank:
+            for _, parameter in model.named_parameters():
+                if parameter.grad is not None:
+                    local_part(parameter.grad).mul_(1000)
+        return loss
+
+    def keep(guard: Guard, *arguments: Any) -> Verdict:
+        verdict = judge(guard, *arguments)
+        with (folder / f"verdicts_{ranks.rank()}").open("a") as handle:
+            handle.write(json.dumps([verdict.accepted, verdict.reason, verdict.limit]) + "\n")
+        return verdict
+
+    ParallelModel.forward_backward = spike  # type: ignore[method-assign]
+    Guard.judge = keep  # type: ignore[method-assign]
 
 
 def plant_kills(folder: Path, kills: list[dict[str, Any]]) -> None:
@@ -96,7 +123,7 @@ def main() -> None:
     file, recipe, *overrides = sys.argv[1:]
     torch.set_num_threads(1)
     fault = json.loads(Path(file).read_text())
-    plant = {"overflow": plant_overflow, "kills": plant_kills}[fault.pop("kind")]
+    plant = {"overflow": plant_overflow, "spike": plant_spike, "kills": plant_kills}[fault.pop("kind")]
     plant(Path(file).parent, **fault)
     train(recipe, overrides)
 

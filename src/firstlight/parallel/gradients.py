@@ -1,4 +1,4 @@
-"""Global gradient norm and the loss of a step, in one sum over all processes.
+"""Norms over all processes: of the gradient, in one sum with the loss of a step, and of the parameters.
 
 Every rank adds the squares of the parts it holds, each divided by the number of ranks that hold the same part; so
 whatever the layout, the sum over all ranks is the square of the norm of the whole gradient.
@@ -7,6 +7,7 @@ whatever the layout, the sum over all ranks is the square of the norm of the who
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,19 +23,33 @@ def reduce_step(model: ParallelModel, loss: Tensor, *flags: bool) -> list[float]
     loss: scalar, this rank's part; the ranks of a tensor-parallel group have the same part. One collective, and one
     transfer to the host.
     """
-    held: dict[int, list[Tensor]] = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            part = local_part(parameter.grad)
-            if part.numel():
-                held[model.copies(name, parameter)].append(part)
-    squares = torch.zeros((), dtype=torch.float64 if loss.device.type == "cpu" else torch.float32, device=loss.device)
-    for copies, parts in held.items():
-        squares += torch.nn.utils.get_total_norm(parts).to(squares.dtype).square() / copies
+    gradients = {name: (p, p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    squares = _squares(model, gradients)
     share = loss.to(squares.dtype) / model.ranks.layout.tensor
     values = torch.stack([share, squares, *(torch.tensor(float(flag)).to(squares) for flag in flags)])
     loss_sum, total, *counts = model.ranks.sum_over_all(values).tolist()
     return [loss_sum, total**0.5 if total >= 0 else total, *counts]
+
+
+@torch.no_grad()
+def parameter_norm(model: ParallelModel) -> float:
+    """L2 norm of all parameters, over all processes; one collective."""
+    held = {name: (parameter, parameter) for name, parameter in model.named_parameters()}
+    return float(model.ranks.sum_over_all(_squares(model, held))) ** 0.5
+
+
+def _squares(model: ParallelModel, tensors: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum of the squares of this rank's part: scalar. tensors: {name: (parameter, it or its gradient)}."""
+    device = model.ranks.device
+    held: dict[int, list[Tensor]] = defaultdict(list)
+    for name, (parameter, tensor) in tensors.items():
+        part = local_part(tensor)
+        if part.numel():
+            held[model.copies(name, parameter)].append(part)
+    squares = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    for copies, parts in held.items():
+        squares += torch.nn.utils.get_total_norm(parts).to(squares.dtype).square() / copies
+    return squares
 
 
 @torch.no_grad()
