@@ -9,6 +9,7 @@ after FSDP and tensor parallelism divided it.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import resource
 import signal
@@ -150,22 +151,28 @@ def resume(folder: Path) -> None:
 
 
 def fail_on_one_rank(folder: Path) -> None:
-    """The disk of rank 1 refuses step 2; every rank is told at its next call, and step 3 works again."""
+    """The disk of rank 1 refuses step 2: a save that is waited for raises on every rank, one that is not is due again
+    on all of them at the same step, and then works."""
     tensors = divided_tensors("shard 4", seed=1)
     tensors["large"] = distribute_tensor(torch.ones(4, 50_000), mesh_of("shard 4"), [Shard(0)])
-    with CheckpointWriter(folder, CheckpointConfig()) as writer:
+    with CheckpointWriter(folder, CheckpointConfig(interval_steps=1_000_000_000)) as writer:
         writer.save(1, tensors, {}, wait=True)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         if dist.get_rank() == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        writer.save(2, tensors, {})
         try:
-            writer.save(3, tensors, {})
+            writer.save(2, tensors, {}, wait=True)
         except CheckpointError as problem:
             print("fail_on_one_rank:", problem)
+        writer.save(2, tensors, {})
+        again = next(step for step in itertools.count(2 + 100_000_000, 100_000_000) if writer.due(step))
         dist.barrier()
-        assert sorted(path.name for path in folder.iterdir()) == ["step_000001"]
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["step_000001"], names
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        steps = [0] * dist.get_world_size()
+        dist.all_gather_object(steps, again)
+        assert set(steps) == {again}
         writer.save(3, tensors, {})
 
 

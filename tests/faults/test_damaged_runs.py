@@ -84,7 +84,7 @@ DAMAGE = {
     "checkpoint damaged": (
         _damaged_weights,
         [f"{verb} --step 4" for verb in VERBS[1:]],
-        "content does not match the manifest",
+        "its content is not what was written (SHA-256 differs from manifest.json)",
     ),
     "tokens gone": (_tokens_moved, VERBS[:2], "tokens/moved: no such folder; a finished token dataset"),
 }

@@ -14,15 +14,19 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from firstlight.config import CheckpointConfig
+from firstlight.config import CheckpointConfig, RunConfig
+from firstlight.planning.flops import parameter_count
 from firstlight.support.errors import CheckpointError
 from firstlight.training.checkpoint import (
     CheckpointTensors,
     CheckpointWriter,
     checkpoint_folder,
     checkpoint_steps,
+    last_good_step,
     load_checkpoint,
+    set_aside_after,
     verify_checkpoint,
+    warn_of_little_room,
 )
 
 KEEP_ALL = CheckpointConfig(keep_last=100)
@@ -199,60 +203,137 @@ def test_shapes_may_change_between_saves(tmp_path):
     assert torch.equal(CheckpointTensors(checkpoint_folder(tmp_path, 2)).read("x"), torch.ones(5, dtype=torch.bfloat16))
 
 
+def refuse(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
 @pytest.fixture
 def full_disk(monkeypatch) -> None:
     """The disk takes no manifest."""
-
-    def refuse(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr("firstlight.training.checkpoint.writer.write_json", refuse)
 
 
-@pytest.mark.parametrize("report", ["save", "wait", "close"])
-def test_a_failure_in_the_background_is_told_once_at_the_next_call_and_leaves_nothing(tmp_path, full_disk, report):
-    writer = CheckpointWriter(tmp_path, KEEP_ALL)
-    writer.save(2, tensors(), {})
-    call = {"save": lambda: writer.save(3, tensors(), {}), "wait": writer.wait, "close": writer.close}[report]
-    with pytest.raises(OSError, match="No space left") as failure:
-        call()
-    assert failure.value.filename == str(checkpoint_folder(tmp_path, 2))
-    assert not any(tmp_path.iterdir())
-    writer.wait()
-    writer.close()
+Told = list[tuple[int, str]]
 
 
-def test_after_a_failure_the_next_save_works(tmp_path, monkeypatch):
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+def recording(told: Told, folder: Path, **settings: Any) -> CheckpointWriter:
+    return CheckpointWriter(
+        folder, CheckpointConfig(**{"keep_last": 100, **settings}), lambda step, reason: told.append((step, reason))
+    )
 
-    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
-        with monkeypatch.context() as patch:
-            patch.setattr("firstlight.training.checkpoint.writer.publish_folder", refuse)
-            writer.save(1, tensors(), {})
-            with pytest.raises(OSError, match="No space left"):
-                writer.wait()
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_save_that_fails_while_training_goes_on_is_told_and_leaves_nothing(tmp_path, full_disk, asynchronous, capsys):
+    told: Told = []
+    with recording(told, tmp_path, asynchronous=asynchronous) as writer:
         writer.save(2, tensors(), {})
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step_000002"]
+        writer.wait()
+        assert told == [(2, f"{checkpoint_folder(tmp_path, 2)}: No space left on device; {ROOM}.")]
+        assert not any(tmp_path.iterdir())
+    said = capsys.readouterr().err
+    assert said.count("warning: ") == 1
+    assert "step 2 could not be saved" in said and ROOM in said
+    assert "there is no checkpoint yet" in said and "tried again every 100 steps" in said
+
+
+ROOM = "make room, or choose a place on another disk"
+
+
+def test_a_save_that_is_waited_for_raises_and_leaves_nothing(tmp_path, full_disk):
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        with pytest.raises(OSError, match="No space left") as failure:
+            writer.save(2, tensors(), {}, wait=True)
+        assert failure.value.filename == str(checkpoint_folder(tmp_path, 2))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_save_is_due_each_interval_and_ten_times_as_often_while_saving_fails(tmp_path, monkeypatch, capsys):
+    told: Told = []
+    attempts = []
+    with recording(told, tmp_path, interval_steps=50) as writer:
+        for step in range(1, 201):
+            broken = 100 <= step < 122
+            with monkeypatch.context() as patch:
+                if broken:
+                    patch.setattr("firstlight.training.checkpoint.writer.write_json", refuse)
+                if writer.due(step):
+                    attempts.append(step)
+                    writer.save(step, tensors(step), {})
+                if writer._under_way is not None:
+                    writer._under_way.result()
+    assert attempts == [50, 100, 105, 110, 115, 120, 125, 150, 200]
+    assert [step for step, _ in told] == [100, 105, 110, 115, 120]
+    assert checkpoint_steps(tmp_path) == [50, 125, 150, 200]
+    said = capsys.readouterr().err
+    assert said.count("the checkpoint of step 50 is safe") == 1
+    assert said.count("could not be saved either") == 4
+    assert said.count("step 125 is saved again") == 1
+
+
+def test_a_save_that_is_not_done_yet_is_not_waited_for(tmp_path, monkeypatch):
+    held = Held(monkeypatch)
+    with CheckpointWriter(tmp_path, CheckpointConfig(interval_steps=10)) as writer:
+        writer.save(10, tensors(), {})
+        assert not any(writer.due(step) for step in range(11, 20))
+        held.go.set()
+
+
+def test_what_cannot_be_recorded_is_recorded_later(tmp_path, monkeypatch):
+    told: Told = []
+    full = True
+
+    def record(step: int, reason: str) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        told.append((step, reason))
+
+    with CheckpointWriter(tmp_path, KEEP_ALL, record) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr("firstlight.training.checkpoint.writer.write_json", refuse)
+            for step in (1, 2):
+                writer.save(step, tensors(), {})
+                writer.wait()
+        assert told == []
+        full = False
+        writer.save(3, tensors(), {})
+    assert [step for step, _ in told] == [1, 2]
+
+
+def test_another_error_in_the_background_is_raised_by_the_next_call(tmp_path, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("firstlight.training.checkpoint.writer.write_json", fail)
+    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+        writer.save(1, tensors(), {})
+        with pytest.raises(ZeroDivisionError):
+            writer.wait()
 
 
 def test_an_error_in_training_is_not_hidden_by_one_in_saving(tmp_path, full_disk, capsys):
-    with pytest.raises(ZeroDivisionError), CheckpointWriter(tmp_path, KEEP_ALL) as writer:
+    with pytest.raises(ArithmeticError), CheckpointWriter(tmp_path, KEEP_ALL) as writer:
         writer.save(1, tensors(), {})
-        raise ZeroDivisionError
+        raise ArithmeticError
     assert "No space left" in capsys.readouterr().err
 
 
-def test_too_little_room_is_found_before_anything_is_written(tmp_path, monkeypatch):
+def test_too_little_room_is_found_before_anything_is_written(tmp_path, little_room):
+    with (
+        CheckpointWriter(tmp_path, KEEP_ALL) as writer,
+        pytest.raises(CheckpointError, match=r"step_0+1: a checkpoint needs 5\.\d+ kB, the disk has 100 B free"),
+    ):
+        writer.save(1, tensors(), {}, wait=True)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def little_room(monkeypatch) -> None:
+    """The disk has 100 bytes free."""
+
     class Usage:
         free = 100
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
-    with CheckpointWriter(tmp_path, KEEP_ALL) as writer:
-        writer.save(1, tensors(), {})
-        with pytest.raises(CheckpointError, match=r"step_0+1: a checkpoint needs 5\.\d+ kB, the disk has 100 B free"):
-            writer.wait()
-    assert not any(tmp_path.iterdir())
 
 
 def test_retention_keeps_the_newest_and_the_multiples(tmp_path):
@@ -260,6 +341,62 @@ def test_retention_keeps_the_newest_and_the_multiples(tmp_path):
         for step in range(1, 9):
             writer.save(step, {"x": torch.zeros(1)}, {})
     assert checkpoint_steps(tmp_path) == [3, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("good", "kept", "last_good"),
+    [
+        ({}, [7, 8], 8),
+        ({4}, [4, 7, 8], 4),
+        ({2, 4, 7}, [7, 8], 7),
+        ({1}, [1, 7, 8], 1),
+    ],
+)
+def test_the_newest_good_one_is_kept_besides(tmp_path, good, kept, last_good):
+    with CheckpointWriter(tmp_path, CheckpointConfig(keep_last=2)) as writer:
+        for step in range(1, 9):
+            state = {"good": step in good} if good else {}
+            writer.save(step, {"x": torch.full((1,), float(step))}, state)
+    assert checkpoint_steps(tmp_path) == kept
+    assert last_good_step(tmp_path) == last_good
+    loaded = {"x": torch.zeros(1)}
+    assert load_checkpoint(tmp_path, loaded, step=last_good_step(tmp_path))["step"] == last_good
+    assert loaded["x"] == last_good
+
+
+def test_nothing_good_is_none(tmp_path):
+    assert last_good_step(tmp_path / "none") is None
+    save_checkpoint(tmp_path, 1, tensors(), {"good": False})
+    save_checkpoint(tmp_path, 2, tensors(), {"weights_only": True})
+    (save_checkpoint(tmp_path, 3, tensors(), {}) / "state.json").write_text("{")
+    assert last_good_step(tmp_path) is None
+
+
+def test_what_came_after_the_step_that_is_gone_back_to_is_set_aside(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, tensors(step), {})
+    set_aside_after(tmp_path, 1)
+    assert checkpoint_steps(tmp_path) == [1]
+    save_checkpoint(tmp_path, 2, tensors(9), {})
+    set_aside_after(tmp_path, 1)
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == ["abandoned_step_000002", "abandoned_step_000002_2", "abandoned_step_000003", "step_000001"]
+
+
+def test_the_start_of_a_run_says_that_its_checkpoints_will_not_fit(tmp_path, monkeypatch, capsys):
+    config = RunConfig(name="x", model={"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4})
+    config = config.model_copy(update={"model": config.model.resolved(1000, 32)})
+    size = 12 * parameter_count(config.model)
+
+    class Usage:
+        free = 0
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
+    for free, said in ((0.5 * size, "or none can be saved"), (2 * size, "or lower keep_last"), (4 * size, "")):
+        Usage.free = int(free)
+        warn_of_little_room(tmp_path / "not" / "there", config)
+        shown = capsys.readouterr().err
+        assert (said in shown and "the disk has" in shown) if said else shown == ""
 
 
 def test_what_killed_saves_left_behind_is_removed_at_the_start(tmp_path):

@@ -18,7 +18,7 @@ from firstlight.evaluation.pseudo import EvenSample, pseudo_numbers, pseudo_scor
 from firstlight.evaluation.score import Score
 from firstlight.evaluation.scorer import Masks, Scorer, Window
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.tokens.dataset import Split
+from firstlight.tokens.dataset import Split, check_ids
 from firstlight.tokens.masking import Masking
 from firstlight.tokens.permutation import derive_key
 from firstlight.tokens.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def evaluate_split(
 
     The split is cut into windows of `scorer.length` columns; of a causal model every token but the first is predicted
     once. With `max_tokens`, windows spread evenly over the whole split are taken. `advance` is told the number of
-    tokens evaluated, batch by batch. sample: is shown every window.
+    tokens evaluated, batch by batch. sample: is shown every window. DataError for an id outside the vocabulary.
     """
     rest = scorer.window_tokens - scorer.length
     windows = -(-(split.num_tokens - rest) // scorer.length)
@@ -54,12 +54,15 @@ def evaluate_split(
     if max_tokens is not None:
         chosen = max(1, min(windows, max_tokens // scorer.length))
     numbers = (i * windows // chosen for i in range(chosen))
-    rows = ((number, _read(split, number * scorer.length, scorer.window_tokens)) for number in numbers)
+    rows = ((number, _read(split, number * scorer.length, scorer)) for number in numbers)
     return scorer.score(sample.watch(rows) if sample else rows, advance)
 
 
-def _read(split: Split, start: int, length: int) -> np.ndarray:
-    return np.asarray(split.read(start, min(length, split.num_tokens - start)), dtype=np.int64)
+def _read(split: Split, start: int, scorer: Scorer) -> np.ndarray:
+    length = min(scorer.window_tokens, split.num_tokens - start)
+    tokens = np.asarray(split.read(start, length), dtype=np.int64)
+    check_ids(tokens, scorer.tokenizer.vocab_size, split, start)
+    return tokens
 
 
 def evaluate_pretraining(

@@ -8,9 +8,8 @@ is no dataset.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -21,7 +20,8 @@ import numpy as np
 
 from firstlight.support.console import progress
 from firstlight.support.errors import DataError, FirstlightError
-from firstlight.support.files import fingerprint, read_json, sha256_file, write_json
+from firstlight.support.files import fingerprint, read_json, write_json
+from firstlight.support.recorded import RecordedFile
 from firstlight.tokens.indexed import IndexedReader, data_path, index_path, token_dtype
 from firstlight.tokens.tokenizer import Tokenizer
 
@@ -29,6 +29,8 @@ DESCRIPTION = "dataset.json"
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
+TOKENS_AT_ONCE = 1 << 22
+"""So many are held to be verified."""
 UNKNOWN_LANGUAGE = "unknown"
 """Stands for the language of documents whose metadata name none."""
 
@@ -159,6 +161,26 @@ class Split:
         return reader
 
 
+def check_ids(tokens: np.ndarray, vocab_size: int, split: Split, start: int, whose: str = "") -> None:
+    """DataError, which names the place, for the first of `tokens` that is outside the vocabulary.
+
+    They were read of `split` from token `start` on. whose: the error begins so.
+    """
+    outside = np.flatnonzero((tokens >= vocab_size) | (tokens < 0))
+    if not len(outside):
+        return
+    position = start + int(outside[0])
+    for shard in split.shards:
+        if position < shard.tokens:
+            break
+        position -= shard.tokens
+    place = f"{data_path(split.folder / shard.name)}, token {position:,}"
+    raise DataError(
+        f"{whose}token id {tokens[outside[0]]} at {place} is outside the vocabulary of {vocab_size}; "
+        "the dataset was made with another tokenizer or is damaged, so tokenize it again."
+    )
+
+
 class TokenDataset:
     """An opened folder; `open` makes one. `splits` has "train" and, where documents are held out, "validation"."""
 
@@ -191,26 +213,24 @@ class TokenDataset:
 
         Raises DataError when the folder is no token dataset, or a shard is missing or has another size than recorded.
         """
+        dataset = cls.described(folder)
+        for fault in dataset.faults(quick=True):
+            raise DataError(fault)
+        return dataset
+
+    @classmethod
+    def described(cls, folder: str | Path) -> TokenDataset:
+        """The dataset that `dataset.json` describes, whether or not its shards are so. DataError when it is none."""
         folder = Path(folder)
         if not (folder / DESCRIPTION).is_file():
             what = f"no {DESCRIPTION} in this folder" if folder.is_dir() else "no such folder"
             raise DataError(f"{folder}: {what}; a finished token dataset (from `firstlight tokenize`) is due.")
         try:
-            dataset = cls(folder, read_json(folder / DESCRIPTION, "description of a token dataset"))
+            return cls(folder, read_json(folder / DESCRIPTION, "description of a token dataset"))
         except DataError:
             raise
         except FirstlightError as problem:
             raise DataError(str(problem)) from None
-        for file, size, _ in dataset.files():
-            try:
-                found = file.stat().st_size
-            except OSError as problem:
-                raise DataError(f"{file}: a shard that cannot be read ({problem.strerror}).") from None
-            if not os.access(file, os.R_OK):
-                raise DataError(f"{file}: no permission to read it.")
-            if found != size:
-                raise DataError(f"{file}: {found} bytes, but {DESCRIPTION} says {size}; it is truncated or damaged.")
-        return dataset
 
     @cached_property
     def fingerprint(self) -> str:
@@ -228,26 +248,49 @@ class TokenDataset:
             )
         return tokenizer
 
-    def files(self) -> Iterator[tuple[Path, int, str]]:
-        """(path, bytes, hex SHA-256) of every shard file as recorded."""
+    def files(self) -> Iterator[RecordedFile]:
+        """Every shard file as recorded."""
         for split in self.splits.values():
             for shard in split.shards:
                 prefix = self.folder / shard.name
-                yield data_path(prefix), shard.bin_bytes, shard.bin_sha256
-                yield index_path(prefix), shard.idx_bytes, shard.idx_sha256
+                yield RecordedFile(data_path(prefix), shard.bin_bytes, shard.bin_sha256, DESCRIPTION)
+                yield RecordedFile(index_path(prefix), shard.idx_bytes, shard.idx_sha256, DESCRIPTION)
+
+    def faults(self, *, quick: bool = False, advance: Callable[[int], None] | None = None) -> Iterator[str]:
+        """A sentence for each thing that is not as it was written: hash of every shard, every entry of every index, ids
+        outside the vocabulary, the tokenizer. quick: sizes of the files only. advance: is told bytes that were read."""
+        damaged = set()
+        for file in self.files():
+            if fault := file.fault(quick=quick, advance=advance):
+                damaged.add(file.path.stem)
+                yield fault
+        if quick:
+            return
+        for split in self.splits.values():
+            start = 0
+            for shard in split.shards:
+                if shard.name not in damaged:
+                    try:
+                        IndexedReader(self.folder / shard.name).verify()
+                        self._check_ids(split, start, shard.tokens)
+                    except DataError as problem:
+                        yield str(problem)
+                start += shard.tokens
+        try:
+            assert self.tokenizer.vocab_size == self.vocab_size
+        except DataError as problem:
+            yield str(problem)
+
+    def _check_ids(self, split: Split, start: int, tokens: int) -> None:
+        for first in range(start, start + tokens, TOKENS_AT_ONCE):
+            part = split.read(first, min(TOKENS_AT_ONCE, start + tokens - first))
+            check_ids(part, self.vocab_size, split, first)
 
     def verify(self) -> None:
-        """Read everything: hashes of all shards, every index entry, the tokenizer. DataError for the first fault."""
-        files = list(self.files())
-        with progress(f"verify {self.source}", sum(size for _, size, _ in files), "bytes") as bar:
-            for file, size, digest in files:
-                if sha256_file(file) != digest:
-                    raise DataError(f"{file}: its content is not what was written (SHA-256 differs); tokenize again.")
-                bar.advance(size)
-        for split in self.splits.values():
-            for shard in split.shards:
-                IndexedReader(self.folder / shard.name).verify()
-        assert self.tokenizer.vocab_size == self.vocab_size
+        """Read everything. DataError for the first fault."""
+        with progress(f"verify {self.source}", sum(file.size for file in self.files()), "bytes") as bar:
+            for fault in self.faults(advance=bar.advance):
+                raise DataError(fault)
 
 
 def describe(

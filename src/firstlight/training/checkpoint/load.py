@@ -11,11 +11,10 @@ from torch import Tensor
 
 from firstlight.support.console import warn
 from firstlight.support.errors import CheckpointError, FirstlightError
-from firstlight.support.files import read_json
 from firstlight.training.checkpoint.folder import (
-    STATE,
     checkpoint_folder,
     checkpoint_steps,
+    read_state,
     set_aside,
     verify_checkpoint,
 )
@@ -62,11 +61,6 @@ def find_checkpoint(folder: Path, step: int | None = None, group: dist.ProcessGr
             raise CheckpointError(problem)
         _put_away(path, problem, ranks)
     raise CheckpointError(f"{folder}: no complete checkpoint to load.")
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """state.json of a checkpoint: {"step": int, …}."""
-    return read_json(path / STATE, "checkpoint state")
 
 
 def _is_saved(name: str, state: Mapping[str, Any]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.tensor import DTensor
 
-from firstlight.support.console import human_bytes
 from firstlight.support.errors import CheckpointError
 from firstlight.support.parts import Part, part_of
+from firstlight.training.checkpoint.room import lacking_room
 
 
 def parts_of(tensors: Mapping[str, Tensor]) -> dict[str, Part]:
@@ -55,12 +54,8 @@ class PartsSavePlanner(DefaultSavePlanner):
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
         plans, metadata = super().create_global_plan(all_plans)
         size = sum(_bytes(item) for plan in plans for item in plan.items)
-        free = shutil.disk_usage(self.folder).free
-        if free < 1.05 * size:
-            raise CheckpointError(
-                f"{self.path}: a checkpoint needs {human_bytes(size)}, the disk has {human_bytes(free)} free; "
-                "make room."
-            )
+        if (lacking := lacking_room(self.folder, size)) is not None:
+            raise CheckpointError(f"{self.path}: a checkpoint {lacking}.")
         return plans, metadata
 
     def lookup_object(self, index: MetadataIndex) -> Tensor:

@@ -6,7 +6,7 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -79,7 +79,8 @@ def plainly(what: str, ranks: int = 1) -> Iterator[None]:
         if isinstance(cause, (KeyboardInterrupt, FirstlightError)):
             raise cause from None
         where = f"rank {rank}: " if len(problem.failures) < ranks else ""
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        said = cause.strerror if isinstance(cause, OSError) else str(cause)
+        reason = (said or type(cause).__name__).splitlines()[0]
         raise CheckpointError(f"{what} ({where}{reason}); is the disk full or damaged?") from problem
 
 
@@ -92,17 +93,33 @@ class _Reader(FileSystemReader):
         if self._metadata is None:
             with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as stream:
                 try:
-                    metadata = _MetadataUnpickler(stream).load()
+                    metadata = _checked(_MetadataUnpickler(stream).load())
                 except Exception as problem:
                     raise CheckpointError(f"{self.path}/.metadata: not readable ({problem}).") from None
-            if getattr(metadata, "storage_meta", None) is None:
-                metadata.storage_meta = StorageMeta()
+            metadata.storage_meta = getattr(metadata, "storage_meta", None) or StorageMeta()
             metadata.storage_meta.load_id = self.load_id
             self._metadata = metadata
         return self._metadata
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """Torch calls this before each load; the folder is the same, so what was read stays."""
+
+
+def _checked(metadata: Any) -> Metadata:
+    """What was unpickled, if it describes tensors that lie in files beside it; ValueError, or whatever the wrong types
+    of a forged one lead to."""
+    if not isinstance(metadata, Metadata):
+        raise ValueError("it is no description of a checkpoint")
+    for name, saved in metadata.state_dict_metadata.items():
+        if not isinstance(saved, TensorStorageMetadata):
+            continue
+        sizes = [saved.size, *(chunk.sizes for chunk in saved.chunks)]
+        if not isinstance(name, str) or not all(isinstance(size, torch.Size) for size in sizes):
+            raise ValueError(f"the description of {name!r} is damaged")
+    for place in metadata.storage_data.values():
+        if PurePath(place.relative_path).name != place.relative_path:
+            raise ValueError(f"it names the file {place.relative_path!r}, which does not lie beside it")
+    return metadata
 
 
 class _MetadataUnpickler(pickle.Unpickler):
