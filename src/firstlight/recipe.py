@@ -6,7 +6,6 @@ named), every value of its field's type.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from firstlight.config import RunConfig
 from firstlight.support.errors import ConfigError, did_you_mean
+from firstlight.support.secrets import holds_password, without_secrets
+from firstlight.support.strict_yaml import read_yaml
 
 
 def recipe_names() -> list[str]:
@@ -72,16 +73,28 @@ def read_recipe(recipe: str | Path) -> tuple[dict[str, Any], str]:
 def parse_config(tree: dict[str, Any], origin: str) -> RunConfig:
     """Validate raw settings; `origin` names them in errors."""
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ConfigError as problem:
         raise ConfigError(f"{origin}: {problem}") from None
     except ValidationError as problem:
         raise ConfigError("\n".join(f"{origin}: {line}" for line in _explain(problem))) from None
+    _refuse_passwords(config, origin)
+    return config
+
+
+def _refuse_passwords(config: RunConfig, origin: str) -> None:
+    """ConfigError for an address with a password, which would be kept in config.yaml for everybody to read."""
+    for key, value in _leaves(config.model_dump(mode="json")):
+        if holds_password(str(value)):
+            raise ConfigError(
+                f"{origin}: {key} holds a password in an address; put it where the store's package looks for it (as "
+                "AWS_SECRET_ACCESS_KEY in the environment), and write the address without it."
+            )
 
 
 def dump_config(config: RunConfig) -> str:
-    """The resolved configuration as YAML; `load_config` reads it back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved configuration as YAML, without keys; `load_config` reads it back to an equal one."""
+    return yaml.safe_dump(without_secrets(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
 def config_diff(before: RunConfig, after: RunConfig) -> list[tuple[str, Any, Any]]:
@@ -91,31 +104,9 @@ def config_diff(before: RunConfig, after: RunConfig) -> list[tuple[str, Any, Any
     return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 3e-4 as a number, as YAML 1.2 does."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (list, dict)):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
     try:
-        tree = yaml.load(text, Loader=_Loader)
+        tree = read_yaml(text)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -123,8 +114,6 @@ def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
         if "'\\t'" in what:
             what = "a tab, where YAML allows only spaces"
         raise ConfigError(f"{origin}{where}: {what}.") from None
-    except RecursionError:
-        raise ConfigError(f"{origin}: nested too deeply.") from None
     if tree is None:
         raise ConfigError(f"{origin}: empty; a recipe needs at least `name:`. See `firstlight init`.")
     if not isinstance(tree, dict):
@@ -149,7 +138,7 @@ def _apply_override(tree: dict[str, Any], override: str, written: set[tuple[str,
     if not equals or not key.strip():
         raise ConfigError(f"'{override}': an override is written key=value, as in training.total_steps=100.")
     try:
-        value = yaml.load(raw, Loader=_Loader)
+        value = read_yaml(raw)
     except yaml.YAMLError:
         value = raw
     *parents, last = key.strip().split(".")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.support.errors import DataError
-from firstlight.tokens.dataset import Shard, TokenDataset, describe, write_description
+from firstlight.tokens.dataset import Shard, TokenDataset, check_ids, describe, write_description
 from firstlight.tokens.indexed import IndexedWriter, token_dtype
 from firstlight.tokens.tokenizer import Tokenizer
 
@@ -124,13 +124,15 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path, tiny_tokenizer: Tok
 
 
 @pytest.mark.parametrize("name", ["train-00001.bin", "train-00000.idx", "validation-00000.bin"])
-def test_opening_finds_a_shard_that_is_missing_or_short(dataset: TokenDataset, name: str) -> None:
+def test_opening_finds_a_shard_that_is_missing_or_of_another_size(dataset: TokenDataset, name: str) -> None:
     file = dataset.folder / name
-    os.truncate(file, file.stat().st_size - 1)
-    with pytest.raises(DataError, match=rf"{name}: \d+ bytes, but dataset.json says"):
-        TokenDataset.open(dataset.folder)
+    size = file.stat().st_size
+    for other in (size - 1, size + 1, 0):
+        os.truncate(file, other)
+        with pytest.raises(DataError, match=rf"{name}: {other} bytes, but dataset.json says {size}"):
+            TokenDataset.open(dataset.folder)
     file.unlink()
-    with pytest.raises(DataError, match=rf"{name}: a shard that cannot be read"):
+    with pytest.raises(DataError, match=rf"{name}: missing, though dataset.json names it"):
         TokenDataset.open(dataset.folder)
 
 
@@ -143,6 +145,50 @@ def test_verify_finds_one_changed_bit(dataset: TokenDataset, name: str) -> None:
     opened = TokenDataset.open(dataset.folder)
     with pytest.raises(DataError, match=rf"{name}: its content is not what was written"):
         opened.verify()
+
+
+def test_every_fault_is_told_and_what_is_sound_is_read_on(dataset: TokenDataset) -> None:
+    for name in ("train-00000.bin", "validation-00000.idx"):
+        raw = bytearray((dataset.folder / name).read_bytes())
+        raw[-1] ^= 1
+        (dataset.folder / name).write_bytes(raw)
+    (dataset.folder / "train-00001.idx").unlink()
+    read: list[int] = []
+    faults = list(TokenDataset.described(dataset.folder).faults(advance=read.append))
+    assert [fault.partition(": ")[0].rpartition("/")[2] for fault in faults] == [
+        "train-00000.bin",
+        "train-00001.idx",
+        "validation-00000.idx",
+    ]
+    there = [file.path for file in dataset.files() if file.path.exists()]
+    assert sum(read) == sum(file.stat().st_size for file in there)
+
+
+@pytest.mark.parametrize("place", range(9))
+def test_an_id_outside_the_vocabulary_is_found_wherever_it_stands(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, place: int
+) -> None:
+    documents = [[5, 6], [7], [8, 9, 10]]
+    flat = [token for document in documents for token in [*document, -1]]
+    at = next(n for n in range(place, len(flat) + place) if flat[n % len(flat)] != -1) % len(flat)
+    number = 0
+    for document in documents:
+        for index in range(len(document)):
+            if number == at:
+                document[index] = 60_000
+            number += 1
+        number += 1
+    dataset = make(tmp_path, tiny_tokenizer, train=[documents[:2], documents[2:]])
+    first = 5
+    shard, token = (0, at) if at < first else (1, at - first)
+    where = rf"train-0000{shard}\.bin, token {token} is outside the vocabulary of {tiny_tokenizer.vocab_size}"
+    with pytest.raises(DataError, match=f"token id 60000 at .*{where}"):
+        dataset.verify()
+    split = dataset.splits["train"]
+    with pytest.raises(DataError, match=f"token id 60000 at .*{where}"):
+        check_ids(split.read(0, split.num_tokens), tiny_tokenizer.vocab_size, split, 0)
+    check_ids(split.read(0, at), tiny_tokenizer.vocab_size, split, 0)
+    check_ids(split.read(at + 1, split.num_tokens - at - 1), tiny_tokenizer.vocab_size, split, at + 1)
 
 
 def test_a_folder_without_description_is_no_dataset(tmp_path: Path, dataset: TokenDataset) -> None:

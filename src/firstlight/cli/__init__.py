@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from firstlight import __version__
 from firstlight.cli import data as data_verbs
+from firstlight.cli.doctor import doctor
 from firstlight.cli.launch import launch
 from firstlight.cli.options import (
     DataOption,
@@ -25,13 +26,14 @@ from firstlight.cli.options import (
     Step,
     by_name,
 )
+from firstlight.cli.verify import verify
 from firstlight.support.ending import run_to_the_end
 from firstlight.support.errors import ConfigError
 
 _ORDER = (
     *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
     *("build", "classifier", "compare"),
-    *("train", "launch", "eval", "generate", "fill", "export", "import"),
+    *("train", "launch", "doctor", "eval", "generate", "fill", "export", "import", "verify"),
 )
 
 
@@ -185,6 +187,7 @@ def train(
 
 
 app.command()(launch)
+app.command()(doctor)
 
 
 @app.command("eval")
@@ -317,6 +320,9 @@ def import_model(
     note(f"\nThe run is in {imported.path}. Next:")
     command(f"firstlight eval {imported.path} --data NAME=FILES")
     command(f"firstlight train {imported.path} data.sources.NAME.text=[FILES] training.total_tokens=N")
+
+
+app.command()(verify)
 
 
 def main() -> None:

@@ -5,12 +5,14 @@ would be right. Names are Hugging Face's where Hugging Face has one. `firstlight
 """
 
 from firstlight.config.batch import Batch, resolve_batch
+from firstlight.config.checkpoint import CheckpointConfig
 from firstlight.config.corpus import CorpusConfig
 from firstlight.config.data import DataConfig, SourceConfig
 from firstlight.config.masking import MaskingConfig
 from firstlight.config.model import ModelConfig
 from firstlight.config.parallel import Layout, ParallelConfig, resolve_layout
-from firstlight.config.run import CheckpointConfig, OptimizerConfig, RunConfig, ScheduleConfig
+from firstlight.config.run import OptimizerConfig, RunConfig, ScheduleConfig
+from firstlight.config.stability import StabilityConfig
 
 __all__ = [
     "Batch",
@@ -25,6 +27,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "SourceConfig",
+    "StabilityConfig",
     "resolve_batch",
     "resolve_layout",
 ]

@@ -17,12 +17,14 @@ from firstlight.config.base import (
     Section,
 )
 from firstlight.config.batch import Batch, resolve_batch
+from firstlight.config.checkpoint import CheckpointConfig
 from firstlight.config.corpus import CorpusConfig
 from firstlight.config.data import DataConfig, TokenizerConfig
 from firstlight.config.loss_scale import LossScaleConfig
 from firstlight.config.masking import MaskingConfig
 from firstlight.config.model import ModelConfig
 from firstlight.config.parallel import Layout, ParallelConfig, check_model_fits, least_world_size, resolve_layout
+from firstlight.config.stability import StabilityConfig
 from firstlight.support.errors import ConfigError, did_you_mean
 
 
@@ -102,6 +104,11 @@ class TrainingConfig(Section):
     """torch.compile on every block."""
     recompute: Literal["none", "selective", "full"] = "none"
     """What the backward pass computes again: nothing; all but matrix products and attention; whole blocks."""
+    max_hours: PositiveFloat | None = None
+    """Stop and save when the process has run so long; the step under way and its save still come. Unset: never."""
+    hang_seconds: NonNegative = 1200
+    """A process that finishes no step for so long (and 5 times its longest) has hung: its stack is shown and the run
+    ends. 0: never."""
 
     @model_validator(mode="after")
     def _length(self) -> TrainingConfig:
@@ -119,19 +126,6 @@ class LaunchConfig(Section):
     """Machines; unset: 1."""
     gpus_per_node: Positive | None = None
     """Accelerators (processes) per machine; unset: as few as the parallel sizes ask for."""
-
-
-class CheckpointConfig(Section):
-    """When to save and what to keep."""
-
-    interval_steps: Positive = 1000
-    """Save every so many steps, and at the end."""
-    asynchronous: bool = True
-    """Training goes on while a checkpoint is written; costs its size in host memory."""
-    keep_last: Positive = 2
-    """Newest checkpoints kept."""
-    keep_every_steps: Positive | None = None
-    """Also keep every checkpoint whose step is a multiple of this."""
 
 
 class EvaluationConfig(Section):
@@ -177,6 +171,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     parallel: ParallelConfig = ParallelConfig()
     launch: LaunchConfig = LaunchConfig()
+    stability: StabilityConfig = StabilityConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()

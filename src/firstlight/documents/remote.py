@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from firstlight.support.errors import DataError, FirstlightError, did_you_mean
+from firstlight.support.secrets import holds_password
 
 WEB = ("http", "https")
 PACKAGES = {
@@ -70,12 +71,18 @@ def is_remote(path: str) -> bool:
 def expand_remote(pattern: str) -> list[str]:
     """Addresses of the files that a remote file, folder or glob stands for, sorted; empty files among them.
 
-    Names that start with a dot are left out, as they are in local folders. Raises DataError when nothing is there.
+    Names that start with a dot are left out, as they are in local folders. Raises DataError when nothing is there, and
+    for an address with a password, which would be kept in provenance and logs.
     """
+    if holds_password(pattern):
+        raise DataError(
+            f"{pattern}: an address with a password in it; put the password where the store's package looks for it "
+            "(as AWS_SECRET_ACCESS_KEY in the environment), and write the address without it."
+        )
     if _scheme(pattern) in WEB:
         remote_file(pattern)
         return [pattern]
-    store, path = _store(pattern)
+    store, path = remote_store(pattern)
     found: dict[str, RemoteFile] = {}
     with _asking(pattern):
         listed: dict[str, Any] = {}
@@ -110,7 +117,7 @@ def remote_file(url: str) -> RemoteFile:
 
             file = _attempt(url, describe, url)
         else:
-            store, path = _store(url)
+            store, path = remote_store(url)
             with _asking(url):
                 file = _described(_attempt(url, store.info, path))
         _known[url] = time.monotonic(), file
@@ -124,7 +131,7 @@ def open_remote(url: str) -> RemoteBytes:
         from firstlight.documents.web import WebReader
 
         return RemoteBytes(url, file.size, WebReader(url))
-    store, path = _store(url)
+    store, path = remote_store(url)
     return RemoteBytes(url, file.size, _StoreReader(store, path))
 
 
@@ -216,8 +223,8 @@ def _scheme(url: str) -> str:
     return url.split("://", 1)[0].lower()
 
 
-def _store(url: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path in it."""
+def remote_store(url: str) -> tuple[Any, str]:
+    """The fsspec file system of an address that is not on the web, and the path in it. DataError when there is none."""
     scheme = _scheme(url)
     if scheme not in PACKAGES or "::" in url:
         known = [*PACKAGES, *WEB, "file"]

@@ -13,6 +13,9 @@ from firstlight.support.console import note
 from firstlight.support.errors import ConfigError
 from firstlight.tokens.tokenizer import Tokenizer
 
+MOST_BLOCKS = 10_000
+"""A configuration with more is damaged, or was made to fill memory."""
+
 
 def read_config(content: Mapping[str, Any], origin: str) -> tuple[HuggingFaceClass, ModelConfig]:
     """The class that a config.json names, and the resolved configuration of the model that computes the same.
@@ -29,8 +32,8 @@ def read_config(content: Mapping[str, Any], origin: str) -> tuple[HuggingFaceCla
             raise ConfigError(f"{origin}: {name} is missing.")
         settings[ours] = theirs.defaults.get(name) if value is None else value
     layers = settings["num_hidden_layers"]
-    if not isinstance(layers, int) or layers < 1:
-        raise fields.refusal("the number of blocks", layers, "a whole number above 0 is due")
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_BLOCKS:
+        raise fields.refusal("the number of blocks", layers, f"a whole number from 1 to {MOST_BLOCKS} is due")
     for converter in theirs.converters:
         settings |= converter.read(fields, layers)
     for name, values in theirs.fixed.items():

@@ -110,6 +110,10 @@ def _write_small_files(folder: Path, settings: Mapping[str, Any], tokenizer: Tok
 def _give_back(folder: Path, origin: Path, settings: Mapping[str, Any]) -> None:
     """The files that a model was imported with; its configuration names the class with the head, and the new type."""
     for file in origin.iterdir():
+        if file.is_symlink() or not file.is_file():
+            raise DataError(
+                f"{file}: not a file, or a link; an import puts only files there, and nothing else is exported."
+            )
         shutil.copyfile(file, folder / file.name)
     given = read_json(origin / "config.json", "model configuration")
     given.pop("auto_map", None)  # code that is not here

@@ -79,6 +79,11 @@ def read_huggingface(folder: Path, seed: int = 0) -> ImportedModel:
     content = _read_config_file(folder)
     theirs, config = read_config(content, str(folder / CONFIG))
     saved = SavedWeights(folder)
+    if config.num_hidden_layers > len(saved.names):
+        raise DataError(
+            f"{folder}: {CONFIG} describes {config.num_hidden_layers} blocks, and the files hold {len(saved.names)} "
+            "tensors; one of the two is of another model."
+        )
     shapes = parameter_shapes(config)
     entries = renamed(theirs.names, config, shapes)
     places, left_out = _match(folder, theirs.names, entries, saved.names)

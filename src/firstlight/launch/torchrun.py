@@ -2,9 +2,9 @@
 
 The options are torchrun's, and it is torchrun that starts the processes, gives them their ranks and starts them again.
 Four things are different. It ends with the exit code of the run (75 stopped, 3 diverged), where torchrun's is 1. It
-says nothing when a process has told the user what went wrong. SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the
-processes, which may take what time they need to save; torchrun kills them after 30 s (before torch 2.12 always). And
-what another start cannot mend is not started again (support/attempts.py).
+says nothing when a process has told the user what went wrong. SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are passed
+on to the processes, which may take what time they need to save; torchrun kills them after 30 s (before torch 2.12
+always). And what another start cannot mend is not started again (support/attempts.py).
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ _PASSED_ON = {
     signal.SIGINT: signal.SIGINT,
     signal.SIGHUP: signal.SIGTERM,
     signal.SIGUSR1: signal.SIGTERM,
+    signal.SIGUSR2: signal.SIGTERM,
 }
-"""What the processes get for a signal; the last two are how a closed terminal and a batch system ask a run to stop."""
+"""What the processes get for a signal; the last three are how a closed terminal and batch systems ask a run to stop."""
 
 
 def torchrun(arguments: Sequence[str]) -> int:

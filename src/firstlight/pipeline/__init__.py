@@ -8,6 +8,7 @@ from typing import Any
 _HOME = {
     "build_corpus": "verbs",
     "compare_tokenizers": "verbs",
+    "doctor": "diagnosing",
     "evaluate": "scoring",
     "export": "verbs",
     "fill": "filling",
@@ -20,6 +21,7 @@ _HOME = {
     "train": "run_training",
     "train_classifier": "verbs",
     "train_tokenizer": "verbs",
+    "verify": "verifying",
 }
 
 __all__ = sorted(_HOME)

@@ -20,7 +20,7 @@ from firstlight.interop.import_huggingface import (
 from firstlight.planning.flops import parameter_count
 from firstlight.recipe import parse_config
 from firstlight.support.console import human_count, note
-from firstlight.support.errors import CheckpointError, ConfigError
+from firstlight.support.errors import CheckpointError, ConfigError, DataError
 from firstlight.support.files import atomic_folder, check_writable, sha256_file
 from firstlight.support.hub import place_or_hub
 from firstlight.tokens.tokenizer import Tokenizer
@@ -36,8 +36,8 @@ def import_model(source: str | Path, run_folder: str | Path, *, tokenizer: str |
 
     source: its folder, or its name on the hub. tokenizer: `tokenizer.json`, a folder with one, or a hub name; unset:
     the model's own. The model is whole in memory in fp32 meanwhile. Raises ConfigError, naming the field, for a model
-    that Firstlight does not compute exactly; DataError for weights or a tokenizer that cannot be read; CheckpointError
-    for a folder that is not empty.
+    that Firstlight does not compute exactly; DataError for weights or a tokenizer that cannot be read, and for a link
+    that leads out of its folder; CheckpointError for a folder that is not empty.
     """
     path = Path(run_folder)
     _check_place(path)
@@ -98,7 +98,16 @@ def _origin_files(place: Path, tokenizer_place: Path) -> Iterator[Path]:
     """What export gives back as it was: the model's configuration and the tokenizer's files."""
     words = tokenizer_place if tokenizer_place.is_dir() else tokenizer_place.parent
     for folder, names in ((place, MODEL_FILES), (words, TOKENIZER_FILES)):
-        yield from (folder / name for name in names if (folder / name).is_file())
+        for file in (folder / name for name in names if (folder / name).is_file()):
+            _refuse_link_out(file, folder.resolve())
+            yield file
+
+
+def _refuse_link_out(file: Path, folder: Path) -> None:
+    """DataError for a link out of the folder (or the hub's cache): the target would be in every export of the run."""
+    homes = (folder, folder.parent.parent / "blobs")
+    if not any(file.resolve().is_relative_to(home) for home in homes):
+        raise DataError(f"{file}: a link to {file.resolve()}, outside of the folder; put the file itself there.")
 
 
 def _provenance(source: str | Path, model: ImportedModel) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,7 +26,10 @@ from firstlight.support.logs import log_to
 from firstlight.support.peers import watching
 from firstlight.support.ranks import local_world_size, world_size
 from firstlight.tokens.batches import SampleStream
+from firstlight.tokens.lineage import describe_samples
 from firstlight.tokens.objective import objective_of
+from firstlight.training.checkpoint import warn_of_little_room
+from firstlight.training.checkpoint.second_place import SecondPlace
 from firstlight.training.device import choose_device, device_name, peak_flops
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.schedule import decay_range
@@ -98,6 +102,8 @@ def check_before_work(config: RunConfig) -> RunFolder:
 def check_folder(config: RunConfig) -> RunFolder:
     """The run of a configuration, after all that can be wrong with its folder; on one process of a run."""
     run = RunFolder(config.run_folder)
+    if config.checkpoint.copy_to:
+        SecondPlace(run.checkpoints, config.checkpoint).close()
     if not run.exists:
         run.check_place()
         return run
@@ -205,6 +211,7 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks
         peak_flops=peak,
         remark="compiling" if reason is None else "",
         validate=validator(prepared, ranks),
+        describe=functools.partial(describe_samples, stream, prepared.tokenizer),
     )
     ranks.from_chief(lambda: _keep_settings(original, prepared, run, exists))
     if resuming:
@@ -215,6 +222,8 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks
         note(f"resumed at step {trainer.step}")
     else:
         run.trim_metrics(0)  # of a start that ended before its first checkpoint
+    if ranks.chief:
+        warn_of_little_room(run.checkpoints, config)
     trainer.fit()
     run.event("finished", step=trainer.step)
     return run

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from firstlight.support.logs import quiet
+from firstlight.support.secrets import without_secrets
 
 
 def _console(standard_error: bool) -> Console:
@@ -41,8 +42,9 @@ _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 
 
 def printable(text: str) -> str:
-    """Text without characters that a terminal would act on; line ends and tabs stay, the rest become '·'."""
-    return _ACTING.sub("·", text)
+    """Text without keys (secrets.py) and characters that a terminal would act on; line ends and tabs stay, the rest
+    become '·'."""
+    return _ACTING.sub("·", without_secrets(text))
 
 
 def speak_up() -> Console:

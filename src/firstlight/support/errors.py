@@ -16,8 +16,14 @@ EXIT_USAGE = 2
 """The command line itself was wrong (unknown verb, missing argument)."""
 EXIT_DIVERGED = 3
 """Training met a loss or gradient that is not a finite number."""
+EXIT_HUNG = 4
+"""A process of training stood still; its stack was shown. Started again, the run goes on from its last checkpoint."""
+EXIT_WARNINGS = 10
+"""`doctor` found something that costs quality or time, and nothing worse."""
+EXIT_PROBLEMS = 11
+"""`doctor` found something that makes a run fail or lose work."""
 EXIT_STOPPED = 75
-"""A signal ended training after a checkpoint was saved; the same command resumes (EX_TEMPFAIL)."""
+"""A signal or the time limit ended training after a checkpoint was saved; the same command resumes (EX_TEMPFAIL)."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C ended a stage that keeps no checkpoint; nothing half-written stays behind."""
 EXIT_TERMINATED = 143

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,10 +26,15 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def sha256_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks; `advance` is told how many at a time."""
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as handle:
+        while count := handle.readinto(block):
+            digest.update(block[:count])
+            if advance:
+                advance(count)
+    return digest.hexdigest()
 
 
 def fsync_folder(path: Path) -> None:
@@ -190,6 +195,18 @@ def folder_lock(folder: Path, what: str) -> Iterator[None]:
             for place in made:
                 place.rmdir()
         handle.close()
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process, on this machine or one that shares the folder's file system, holds `folder_lock` of it."""
+    try:
+        with (folder / ".lock").open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as problem:
+        return problem.errno in (errno.EAGAIN, errno.EACCES)
+    return False
 
 
 def _locked(file: Path, what: str) -> IO[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -56,10 +57,13 @@ class QuietLog(io.TextIOBase):
             before.close()
 
     def write(self, text: str) -> int:
-        return self._target.write(text)
+        with suppress(OSError):  # a full disk ends no rank; what the file did not take comes with the next line
+            self._target.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        self._target.flush()
+        with suppress(OSError):
+            self._target.flush()
 
     def writable(self) -> bool:
         return True

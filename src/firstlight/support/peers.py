@@ -94,6 +94,19 @@ def end_together(ending: Ending) -> NoReturn:
     _peers.end(ending)
 
 
+def told_by_all(name: str, value: str, seconds: float) -> dict[int, str]:
+    """What each rank has to say under `name`, this one `value`; without those that have not within `seconds`.
+
+    Empty when the store of the run does not answer.
+    """
+    return _peers.ask(name, value, seconds)
+
+
+def end_all(ending: Ending) -> None:
+    """Have the threads that `watching` has started end all processes so, whatever their main threads do."""
+    _peers.end_all(ending)
+
+
 class _Peers:
     """The other processes, as seen through the store."""
 
@@ -142,6 +155,26 @@ class _Peers:
             _flush()
             sys.exit(attempts.leave_with(reason.code, reason.final))
         self._exit(reason)
+
+    def ask(self, name: str, value: str, seconds: float) -> dict[int, str]:
+        answers: dict[int, str] = {}
+        deadline = time.monotonic() + seconds
+        with suppress(RuntimeError):
+            store = self._connect()
+            store.set(key(f"{name}/{ranks.rank()}"), value)
+            while len(answers) < ranks.world_size() and time.monotonic() < deadline:
+                for rank in set(range(ranks.world_size())) - answers.keys():
+                    if store.check([place := key(f"{name}/{rank}")]):
+                        answers[rank] = store.get(place).decode()
+                time.sleep(0.05)
+        return answers
+
+    def end_all(self, ending: Ending) -> None:
+        try:
+            self._set_mark(ending)
+        except RuntimeError:
+            _say(ending, console.speak_up())
+            self._exit(ending)
 
     def _meet(self, ending: Ending) -> Ending:
         """Tell an ending that all have agreed on and wait for them; the mark, where one fails before."""

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from firstlight.config import DataConfig
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.tokens.dataset import Split
-from firstlight.tokens.indexed import data_path
+from firstlight.tokens.dataset import Split, check_ids
 from firstlight.tokens.mixture import Mixture, mixture_notes, stages_of
 from firstlight.tokens.permutation import derive_key, permute
 
@@ -110,8 +109,14 @@ class SampleStream:
         for row, source, sequence in zip(rows, ids.source.tolist(), ids.sequence.tolist(), strict=True):
             row[:] = self._splits[source].read(sequence * length, length + 1)
         if self.vocab_size is not None and rows.size and (rows.max() >= self.vocab_size or rows.min() < 0):
-            self._refuse(ids, rows, self.vocab_size)
+            for row, source, sequence in zip(rows, ids.source.tolist(), ids.sequence.tolist(), strict=True):
+                whose = f"source '{self.sources[source]}': "
+                check_ids(row, self.vocab_size, self._splits[source], sequence * length, whose)
         return rows
+
+    def split(self, source: str) -> Split:
+        """The training split of a source."""
+        return self._splits[self.sources.index(source)]
 
     def counts(self, total_samples: int) -> dict[str, int]:
         """Samples that the first `total_samples` draw from each source."""
@@ -175,15 +180,6 @@ class SampleStream:
             notes.append(f"Tokens after the last whole sequence of a source are not read: {shown}.")
         return notes
 
-    def _refuse(self, ids: SampleIds, rows: NDArray[np.int64], vocab_size: int) -> None:
-        row, column = np.argwhere((rows >= vocab_size) | (rows < 0))[0].tolist()
-        number = int(ids.source[row])
-        place = _place(self._splits[number], int(ids.sequence[row]) * self.sequence_length + column)
-        raise DataError(
-            f"source '{self.sources[number]}': token id {rows[row, column]} at {place} is outside the vocabulary of "
-            f"{vocab_size}; the dataset was made with another tokenizer or is damaged, so tokenize it again."
-        )
-
 
 def rank_slice(step: int, global_batch_size: int, data_rank: int = 0, data_ranks: int = 1) -> tuple[int, int]:
     """(first sample, count) of a data-parallel rank's part of batch `step`; the parts in rank order are the batch.
@@ -211,15 +207,6 @@ def document_ids(tokens: NDArray[Any], eod_id: int) -> NDArray[np.int32]:
 def _is_drawn(source: str, data: DataConfig) -> bool:
     mixtures = [data.mixture, *(stage.mixture for stage in data.mixture_stages)]
     return any(not mixture or source in mixture for mixture in mixtures)
-
-
-def _place(split: Split, position: int) -> str:
-    """Shard file and token within it of a position in a split."""
-    for shard in split.shards:
-        if position < shard.tokens:
-            return f"{data_path(split.folder / shard.name)}, token {position:,}"
-        position -= shard.tokens
-    raise AssertionError("a position outside the split")
 
 
 def _ceil_hundredths(number: Fraction) -> str:

@@ -19,6 +19,7 @@ from firstlight.engine import run_jobs
 from firstlight.support.console import human_bytes, human_count, note, progress, warn
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import fingerprint, folder_lock, publish_folder, read_json
+from firstlight.support.secrets import without_secrets
 from firstlight.tokens.dataset import (
     DESCRIPTION,
     FORMAT_VERSION,
@@ -214,7 +215,9 @@ def _assemble(
         )
     more: dict[str, Any] = {
         "settings": asdict(settings),
-        "inputs": [{"path": path, "bytes": input_size(path)} for unit in units for path in unit.inputs],
+        "inputs": [
+            {"path": without_secrets(path), "bytes": input_size(path)} for unit in units for path in unit.inputs
+        ],
         "reading": tally.as_dict(),
     }
     by_language = {split: _add_languages([record["by_language"][split] for record in records]) for split in SPLITS}

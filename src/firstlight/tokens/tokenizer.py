@@ -34,6 +34,9 @@ KNOWN_EOD = (EOD_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<ï½œendâ
 KNOWN_PAD = (PAD_TOKEN, "<pad>", "[PAD]")
 KNOWN_MASK = (MASK_TOKEN, "[MASK]", "<mask>")
 
+MOST_TOKENS = 100_000_000
+"""A tokenizer with higher ids is damaged, or was made to fill memory: the largest in use have a million."""
+
 FAST_FROM_CHARACTERS = 1_000_000
 """Characters in one call from which on loading `gigatoken` pays."""
 
@@ -80,6 +83,8 @@ class Tokenizer:
         """Rows that an embedding needs: highest id + 1, added tokens included."""
         if self.vocab_size == 0:
             raise DataError(f"{origin}: a tokenizer without a single token.")
+        if self.vocab_size > MOST_TOKENS:
+            raise DataError(f"{origin}: its ids go up to {self.vocab_size - 1}; at most {MOST_TOKENS} tokens are read.")
         eod_id = self._find(eod, KNOWN_EOD, "eos_token")
         if eod_id is None:
             raise DataError(

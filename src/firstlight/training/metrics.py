@@ -8,7 +8,7 @@ from typing import Any
 
 from firstlight.config import RunConfig
 from firstlight.support.errors import ConfigError
-from firstlight.support.files import naming
+from firstlight.support.lines import LineFile
 from firstlight.training.run_folder import RunFolder
 
 
@@ -19,8 +19,7 @@ class MetricsLog:
     """
 
     def __init__(self, run: RunFolder, config: RunConfig) -> None:
-        self._path = run.metrics
-        self._file = self._path.open("a", encoding="utf-8") if run.writes else None
+        self._file = LineFile(run.metrics) if run.writes else None
         self._trackers: list[_TensorBoard | _WeightsAndBiases] = []
         if not run.writes:
             return
@@ -34,15 +33,11 @@ class MetricsLog:
         if self._file is None:
             return
         flat = dict(_flatten(values))
-        with naming(self._path):
-            self._file.write(json.dumps({"step": step, **flat}) + "\n")
-            self._file.flush()
+        self._file.write(json.dumps({"step": step, **flat}))
         for tracker in self._trackers:
             tracker.write(step, flat)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
         for tracker in self._trackers:
             tracker.close()
 

@@ -21,7 +21,9 @@ from typing import Any
 from firstlight.config import RunConfig
 from firstlight.recipe import config_diff, dump_config, load_config
 from firstlight.support.errors import CheckpointError, ConfigError
-from firstlight.support.files import atomic_file, check_writable, naming, read_json, to_json, write_json
+from firstlight.support.files import atomic_file, check_writable, read_json, to_json, write_json
+from firstlight.support.lines import LineFile
+from firstlight.support.secrets import without_secrets
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.checkpoint import checkpoint_steps
 
@@ -38,9 +40,12 @@ _CHANGEABLE_ON_RESUME = (
     "training.device",
     "training.compile",
     "training.recompute",
+    "training.max_hours",
+    "training.hang_seconds",
     "optimizer.",
     "schedule.",
     "checkpoint.",
+    "stability.",
     "evaluation.",
     "logging.",
     "parallel.",
@@ -66,6 +71,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.tokenizer_folder = self.path / "tokenizer"
         self.origin = self.path / "origin"
+        self._event_lines = LineFile(self.events)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -146,7 +152,7 @@ class RunFolder:
         try:
             tokenizer.save(self.tokenizer_folder)
             extra = {"imported": imported} if imported else {}
-            write_json(self.provenance_file, {**_provenance(datasets, tokenizer), **extra})
+            write_json(self.provenance_file, without_secrets({**_provenance(datasets, tokenizer), **extra}))
             self.write_config(config)
         except BaseException:
             shutil.rmtree(self.tokenizer_folder, ignore_errors=True)
@@ -162,15 +168,14 @@ class RunFolder:
     def begin_imported(self, datasets: dict[str, dict[str, Any]]) -> None:
         """Note the data that an imported model is now trained on, until that is decided."""
         if self.writes and not self.begun:
-            write_json(self.provenance_file, {**self.provenance, "datasets": datasets})
+            write_json(self.provenance_file, {**self.provenance, "datasets": without_secrets(datasets)})
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl: what happened and when."""
         if not self.writes:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, **fields}
-        with naming(self.events), self.events.open("a", encoding="utf-8") as handle:
-            handle.write(to_json(line) + "\n")
+        self._event_lines.write(to_json(without_secrets(line)))
 
     def check_resumable(self, new: RunConfig, datasets: dict[str, dict[str, Any]], tokenizer: Tokenizer) -> None:
         """ConfigError when `new` changes what a resumed run must keep, or names other data than it began with.
@@ -183,7 +188,7 @@ class RunFolder:
             # where the data lies may change (checked by fingerprint below), what it is may not
             moved = key.startswith("data.sources.") and key.endswith(".tokens") and before and after
             kept = not key.startswith(_CHANGEABLE_ON_RESUME) if begun else key.startswith("model.")
-            if kept and not moved:
+            if kept and not moved and before != without_secrets(after):
                 raise ConfigError(
                     f"{self.path}: the run began with {key} = {before!r}, now it is {after!r}; a resumed run keeps it. "
                     "Start another run with name=NEW_NAME."
@@ -214,14 +219,14 @@ class RunFolder:
         if not self.writes or not self.metrics.is_file():
             return
         kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics.read_bytes().splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut short by a kill
-        with atomic_file(self.metrics, "w") as handle:
-            handle.writelines(line + "\n" for line in kept)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # a line cut short by a kill, or damaged
+        with atomic_file(self.metrics) as handle:
+            handle.writelines(line + b"\n" for line in kept)
 
     def last_step(self) -> int | None:
         """Step of the newest complete checkpoint."""
