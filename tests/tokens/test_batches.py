@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from firstlight.config import DataConfig
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.tokens.batches import SampleStream, document_ids, rank_slice
+from firstlight.tokens.batches import SAMPLES_AT_ONCE, SampleStream, document_ids, rank_slice
 from firstlight.tokens.dataset import Split
 
 LENGTH = 8
@@ -224,3 +224,21 @@ def test_shards_on_disk_read_as_one_row(tmp_path):
     assert np.array_equal(one.read(0, 100), other.read(0, 100))
     with pytest.raises(DataError, match=r"train-00002\.bin, token"):
         SampleStream({"a": split}, data(), 5, vocab_size=42).read(0, 55)
+
+
+def test_a_thread_that_asks_for_other_samples_meanwhile_changes_nothing():
+    """The loader's thread reads ahead while the trainer asks which texts a skipped step had."""
+
+    class Interrupted(SampleStream):
+        interrupted = False
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "_recent" and value is not None and not self.interrupted:
+                self.interrupted = True
+                self.samples(10 * SAMPLES_AT_ONCE, 8)
+
+    arguments = sources(books=500, code=333, web=1234), data(mixture={"web": 0.6, "books": 0.3, "code": 0.1})
+    alone, interrupted = SampleStream(*arguments, seed=7), Interrupted(*arguments, seed=7)
+    assert np.array_equal(interrupted.samples(0, 8).sequence, alone.samples(0, 8).sequence)
+    assert interrupted.interrupted

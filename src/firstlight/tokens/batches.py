@@ -78,9 +78,10 @@ class SampleStream:
         block, start = divmod(first, SAMPLES_AT_ONCE)
         if start + count > SAMPLES_AT_ONCE:
             return self._draw(first, count)
-        if self._recent is None or self._recent[0] != block:
-            self._recent = (block, self._draw(block * SAMPLES_AT_ONCE, SAMPLES_AT_ONCE))
-        ids, part = self._recent[1], slice(start, start + count)
+        recent = self._recent  # another thread may put its own block there meanwhile
+        if recent is None or recent[0] != block:
+            recent = self._recent = (block, self._draw(block * SAMPLES_AT_ONCE, SAMPLES_AT_ONCE))
+        ids, part = recent[1], slice(start, start + count)
         return SampleIds(ids.source[part], ids.epoch[part], ids.sequence[part])
 
     def _draw(self, first: int, count: int) -> SampleIds:
