@@ -28,6 +28,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from firstlight.config import CheckpointConfig
 from firstlight.support.errors import CheckpointError
+from firstlight.support.peers import leave_process
 from firstlight.training.checkpoint import CheckpointWriter, load_checkpoint
 
 COLUMNS = {"head": 51, "up": 9, "gate": 7, "few": 3}
@@ -207,3 +208,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_process()

@@ -12,6 +12,7 @@ from torch.distributed import barrier, destroy_process_group, init_device_mesh, 
 from torch.distributed.fsdp import fully_shard
 
 from firstlight.model import CausalLanguageModel
+from firstlight.support.peers import leave_process
 
 
 def main(rank: int, world_size: int, store: str) -> None:
@@ -37,3 +38,4 @@ def main(rank: int, world_size: int, store: str) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    leave_process()

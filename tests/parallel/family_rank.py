@@ -18,6 +18,7 @@ from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import Ranks, make_ranks
 from firstlight.recipe import parse_config
 from firstlight.support.parts import local_part, part_of
+from firstlight.support.peers import leave_process
 from firstlight.tokens.batches import rank_slice
 from firstlight.tokens.loader import TokenBatch
 
@@ -115,3 +116,4 @@ def check(ranks: Ranks, run: RunConfig, with_documents: bool) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:] == ["all"])
+    leave_process()

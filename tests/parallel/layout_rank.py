@@ -24,6 +24,7 @@ from firstlight.parallel.ranks import make_ranks
 from firstlight.parallel.vocabulary import VocabularyParallelLoss
 from firstlight.recipe import parse_config
 from firstlight.support.parts import part_of
+from firstlight.support.peers import leave_process
 
 LENGTH = 32
 LAYOUTS = (
@@ -172,3 +173,4 @@ def check_context_parallel_attention() -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    leave_process()

@@ -14,6 +14,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from firstlight.model import CausalLanguageModel
 from firstlight.parallel.recompute import apply_recompute
 from firstlight.parallel.tensor import apply_tensor_parallel
+from firstlight.support.peers import leave_process
 
 
 def main(rank: int, world_size: int, store: str) -> None:
@@ -48,3 +49,4 @@ def main(rank: int, world_size: int, store: str) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    leave_process()

@@ -16,6 +16,7 @@ from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import make_ranks
 from firstlight.recipe import load_config
 from firstlight.support.parts import local_part
+from firstlight.support.peers import leave_process
 
 rank, world_size, store, recipe, *layouts = sys.argv[1:]
 torch.set_num_threads(1)
@@ -30,3 +31,4 @@ for layout in layouts:
 print(json.dumps(counts))
 dist.barrier()
 dist.destroy_process_group()
+leave_process()

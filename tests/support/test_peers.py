@@ -55,11 +55,11 @@ def test_a_stuck_rank_is_ended_from_outside_its_main_thread(run_ranks) -> None:
 
 def test_a_run_that_succeeds_says_so_once_and_the_rest_in_logs(run_ranks, tmp_path: Path) -> None:
     ended = run_ranks("finish")
-    assert ended.lines == ["rank 0 works", "all done"]
+    assert ended.lines == ["rank 0 works", "all done", "left in order"]
     assert ended.code == 0
     logs = sorted((tmp_path / "logs").iterdir())
     assert [log.name for log in logs] == ["rank_00001.log", "rank_00002.log"]
     for rank, log in enumerate(logs, 1):
         first, *rest = log.read_text().splitlines()  # plain text, though the terminal had colour
         assert first.endswith(f"rank {rank} of 3, start 1")
-        assert rest == [f"rank {rank} works", "all done"]
+        assert rest == [f"rank {rank} works", "all done", "left in order"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def run_to_the_end(work: Callable[[], object]) -> None:
-    """Call `work` and end the process the way it ended; returns only when `work` does."""
+    """Call `work` and end the process the way it ended; a process alone returns when `work` does."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letter shows '?'
     leave_terminal_to_chief()
@@ -45,12 +45,21 @@ def run_to_the_end(work: Callable[[], object]) -> None:
     except SystemExit as end:
         if end.code:
             _end(KeyboardInterrupt() if _was_interrupt(end) else end)
-        attempts.leave_with(0, final=True)
+        _succeed()
         raise
     except BaseException as problem:
         _end(problem)
         raise
+    _succeed()
+
+
+def _succeed() -> None:
+    """Say that the work is done; of several processes this one ends here."""
     attempts.leave_with(0, final=True)
+    if ranks.together():
+        from firstlight.support.peers import leave_process
+
+        leave_process()
 
 
 def _was_interrupt(end: BaseException | None) -> bool:

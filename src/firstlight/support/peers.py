@@ -12,6 +12,7 @@ A rank that is killed sets no mark. So while a rank works (`watching`), a thread
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -94,6 +95,18 @@ def end_together(ending: Ending) -> NoReturn:
     _peers.end(ending)
 
 
+def leave_process(code: int = 0) -> NoReturn:
+    """End this process, one of several that have done their work, without taking the interpreter apart.
+
+    What is registered with `atexit` runs (trackers send their last values there). Not so the destructors: process
+    groups that a mesh or a sharded module still holds when C++'s statics go now and then abort the process ("terminate
+    called without an active exception"), and a launcher takes that for a failure.
+    """
+    atexit._run_exitfuncs()
+    _flush()
+    os._exit(code)
+
+
 def told_by_all(name: str, value: str, seconds: float) -> dict[int, str]:
     """What each rank has to say under `name`, this one `value`; without those that have not within `seconds`.
 
@@ -152,8 +165,7 @@ class _Peers:
                 _say(_with_rank(ending), console.speak_up())
         if reason.agreed:
             self.leave()
-            _flush()
-            sys.exit(attempts.leave_with(reason.code, reason.final))
+            leave_process(attempts.leave_with(reason.code, reason.final))
         self._exit(reason)
 
     def ask(self, name: str, value: str, seconds: float) -> dict[int, str]:
