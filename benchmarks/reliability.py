@@ -80,9 +80,15 @@ ROWS = (
         "found before it is used, named, set aside; the one before is used",
     ),
     Row(
-        "a token shard cut short, exchanged or gone; ids outside the vocabulary",
-        (f"{FAULTS}test_damage.py", "tests/pipeline/test_verify.py", "-k", "shard or ids or damaged"),
-        "named before the first step, or by `firstlight verify`",
+        "a token shard cut short (also while it is read), exchanged or gone; ids outside the vocabulary",
+        (
+            f"{FAULTS}test_damage.py",
+            "tests/pipeline/test_verify.py",
+            "tests/tokens/test_indexed.py",
+            "-k",
+            "shard_of or vocabulary or damaged or cut_short",
+        ),
+        "named before the first step, when it happens, or by `firstlight verify`",
     ),
     Row("a clock that is set back", (f"{FAULTS}test_damage.py", "-k", "clock"), "changes nothing"),
     Row(

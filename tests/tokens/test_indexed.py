@@ -69,6 +69,21 @@ def test_layout_and_round_trip(
     assert reader.modes is None
 
 
+def test_a_file_cut_short_while_it_is_mapped_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a", [[list(range(1000)) * 50], [[7]]])
+    reader = IndexedReader(tmp_path / "a")
+    assert reader[1].tolist() == [7]
+    os.truncate(tmp_path / "a.bin", 4000)
+    with pytest.raises(DataError, match=r"a\.bin: 4000 bytes, but \d+ when it was opened"):
+        reader[0]
+    (tmp_path / "a.bin").unlink()
+    write(tmp_path / "b", [[[1, 2]]])
+    reader = IndexedReader(tmp_path / "b")
+    assert reader[0].tolist() == [1, 2]
+    (tmp_path / "b.bin").unlink()
+    assert reader[0].tolist() == [1, 2], "a deleted file stays mapped"
+
+
 def test_a_shard_opens_after_a_move(tmp_path: Path) -> None:
     write(tmp_path / "a", [[[1, 2]]])
     (tmp_path / "sub").mkdir()

@@ -121,7 +121,7 @@ class Split:
         while length > 0:
             number = bisect_right(self._token_ends, start)
             begin = self._token_ends[number] - self.shards[number].tokens
-            part = self._reader(number).tokens[start - begin : start - begin + length]
+            part = self._reader(number).read(start - begin, length)
             parts.append(part)
             start, length = start + len(part), length - len(part)
         if len(parts) == 1:

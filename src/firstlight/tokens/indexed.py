@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from array import array
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,20 @@ class IndexedReader:
         """Everything in the `.bin` as one read-only array of ids, mapped."""
         return _map(self._data_file).view(self.dtype)
 
+    def read(self, start: int, length: int) -> np.ndarray:
+        """[length] read-only ids from element `start` of `tokens` on, fewer at the end.
+
+        DataError where the file has been cut short since it was opened: reading past the end of a mapped file would
+        kill the process (SIGBUS), so its size is asked each time, which is one system call.
+        """
+        with suppress(FileNotFoundError):  # what is mapped outlives its name
+            found = self._data_file.stat().st_size
+            if found < self.bin_bytes:
+                raise DataError(
+                    f"{self._data_file}: {found} bytes, but {self.bin_bytes} when it was opened; it was cut short."
+                )
+        return self.tokens[start : start + length]
+
     def bounds(self, sequence: int) -> tuple[int, int]:
         """(first element, elements) of a sequence in `tokens`, checked against the size of the `.bin`."""
         offset, length = int(self.offsets[sequence]), int(self.lengths[sequence])
@@ -273,8 +288,7 @@ class IndexedReader:
         """[length] read-only ids of one sequence. IndexError past the end."""
         if not 0 <= sequence < self.num_sequences:
             raise IndexError(f"sequence {sequence} of {self.num_sequences}")
-        start, length = self.bounds(sequence)
-        return self.tokens[start : start + length]
+        return self.read(*self.bounds(sequence))
 
     def document_sequences(self, document: int) -> range:
         """Numbers of the sequences that make up a document. IndexError past the end."""

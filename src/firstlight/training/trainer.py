@@ -25,7 +25,7 @@ from firstlight.parallel.gradients import parameter_norm, reduce_step, scale_gra
 from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.planning.flops import training_flops_per_token
 from firstlight.support.console import ProgressBar, human_count, note, progress
-from firstlight.support.errors import TrainingStopped
+from firstlight.support.errors import CheckpointError, TrainingStopped
 from firstlight.support.hang import beat, resting, watching_steps
 from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.loader import Loader, TokenBatch
@@ -249,7 +249,9 @@ class Trainer:
         self.model.parameters_changed()
         if self.loss_scale and state.get("loss_scale"):
             self.loss_scale.load(state["loss_scale"])
-        self.step, self.last_validation = state["step"], state["validation"]
+        self.step, self.last_validation = state["step"], state.get("validation") or {}
+        if not isinstance(state.get("samples_consumed"), int):
+            raise CheckpointError(f"the checkpoint of step {self.step} does not say how many samples the run has read.")
         return state
 
     def _tensors(self) -> dict[str, torch.Tensor]:
