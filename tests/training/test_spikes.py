@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from firstlight.pipeline import run_training
+from firstlight.pipeline.diagnosing import doctor
 from firstlight.pipeline.run_training import train
 from firstlight.support.errors import DivergedError
 from firstlight.tokens.objective import next_token
@@ -43,6 +44,11 @@ def events(run: RunFolder, kind: str) -> list[dict[str, Any]]:
 def metrics(run: RunFolder, key: str = "loss") -> dict[int, float]:
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     return {line["step"]: line[key] for line in lines if key in line}
+
+
+def found(run: RunFolder) -> dict[str, str]:
+    """What the doctor finds: severity by name."""
+    return {finding.kind: finding.severity for finding in doctor(run.path)[1].findings}
 
 
 def in_steps(first_sample: int, steps: range) -> bool:
@@ -100,6 +106,7 @@ def test_spoilt_batches_are_skipped_and_recorded_with_their_text(tiny_recipe: Pa
     assert not events(run, "rolled_back")
     assert metrics(run, "skipped_steps")[STEPS] == 3
     assert metrics(run)[33] < metrics(run)[1] - 0.5, "it did not go on as before"
+    assert "skipped steps" in found(run)
 
 
 def test_a_skipped_step_moves_nothing(tiny_recipe: Path, plant_noise: Any) -> None:
@@ -126,6 +133,7 @@ def test_a_damaged_model_goes_back_and_past_the_samples(tiny_recipe: Path, plant
     assert state["guard"]["rollbacks"] == 1
     end, reference = (metrics(folder, "validation/manual/loss")[STEPS] for folder in (run, clean))
     assert end == pytest.approx(reference, rel=0.02)
+    assert "rolled back" in found(run) and "rolled back" not in found(clean)
 
 
 def test_without_the_guard_the_damage_stays(tiny_recipe: Path, plant_rate: Any) -> None:
@@ -135,6 +143,8 @@ def test_without_the_guard_the_damage_stays(tiny_recipe: Path, plant_rate: Any) 
     assert not events(run, "skipped")
     end, reference = (metrics(folder, "validation/manual/loss")[STEPS] for folder in (run, clean))
     assert end > 1.05 * reference
+    assert found(run)["loss spike without return"] == "problem"
+    assert "problem" not in found(clean).values()
 
 
 def test_a_run_that_went_back_resumes_bit_identical(tiny_recipe: Path, plant_rate: Any) -> None:
@@ -162,6 +172,7 @@ def test_what_comes_again_and_again_stops_with_a_diagnosis(tiny_recipe: Path, pl
     run = RunFolder(tiny_recipe.parent / "runs" / "tiny")
     assert [event["rollbacks"] for event in events(run, "rolled_back")] == [1, 2]
     assert len(events(run, "diverged")) == 1
+    assert found(run)["diverged"] == "problem"
     newest = CheckpointTensors(checkpoint_folder(run.checkpoints, max(checkpoint_steps(run.checkpoints))))
     assert all(torch.isfinite(newest.read(name)).all() for name in newest.shapes if name.startswith("model."))
 
