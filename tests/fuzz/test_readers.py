@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from firstlight.interop.config_json import read_config
 from firstlight.interop.saved_weights import SavedWeights
 from firstlight.recipe import load_config, recipe_names, recipe_text
-from firstlight.support.errors import ConfigError, DataError, FirstlightError
+from firstlight.support.errors import CheckpointError, ConfigError, DataError, FirstlightError
 from firstlight.tokens import TokenDataset, Tokenizer
 from firstlight.tokens.indexed import IndexedReader, IndexedWriter
 from firstlight.training.checkpoint import CheckpointTensors, CheckpointWriter, load_checkpoint, verify_checkpoint
@@ -118,6 +118,19 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with CheckpointWriter(folder, RunConfig(name="x").checkpoint) as writer:
         writer.save(4, SAVED, STATE, wait=True)
     return folder
+
+
+@pytest.mark.parametrize("name", [b"properties", b"offsets", b"sizes", b"chunks", b"storage_data"])
+def test_metadata_that_lacks_a_field(checkpoints: Path, name: bytes) -> None:
+    file = checkpoints / "step_000004" / ".metadata"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(name, b"q" + name[1:]))
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            CheckpointTensors(file.parent)
+        assert_one_sentence(caught.value)
+    finally:
+        file.write_bytes(before)
 
 
 @often

@@ -113,8 +113,9 @@ def _checked(metadata: Any) -> Metadata:
     for name, saved in metadata.state_dict_metadata.items():
         if not isinstance(saved, TensorStorageMetadata):
             continue
-        sizes = [saved.size, *(chunk.sizes for chunk in saved.chunks)]
-        if not isinstance(name, str) or not all(isinstance(size, torch.Size) for size in sizes):
+        sizes = [saved.size, *(size for chunk in saved.chunks for size in (chunk.offsets, chunk.sizes))]
+        typed = isinstance(name, str) and isinstance(saved.properties.dtype, torch.dtype)
+        if not typed or not all(isinstance(size, torch.Size) for size in sizes):
             raise ValueError(f"the description of {name!r} is damaged")
     for place in metadata.storage_data.values():
         if PurePath(place.relative_path).name != place.relative_path:
