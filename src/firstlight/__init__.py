@@ -14,6 +14,8 @@ _HOME = {
     "CausalLanguageModel": "firstlight.model",
     "MaskedLanguageModel": "firstlight.model",
     "RunConfig": "firstlight.config",
+    "chinchilla_optimal": "firstlight.planning.estimates",
+    "estimate_training_resources": "firstlight.planning.estimates",
     "evaluate_pretraining": "firstlight.evaluation",
     "load_config": "firstlight.recipe",
     "sample_with_mixture": "firstlight.tokens.sampling",

@@ -11,6 +11,8 @@ from firstlight.model.masks import attention_mask
 from firstlight.planning.flops import (
     block_matrices,
     divided_biases,
+    hardware_flops_per_token,
+    head_matrices,
     matmul_parameters,
     parameter_count,
     positions_seen,
@@ -60,6 +62,14 @@ def test_flops_are_six_per_weight_plus_half_of_full_attention():
     assert matmul_parameters(config) == 6_738_415_616 - 32000 * 4096 - 65 * 4096
     attention = training_flops_per_token(config, 2048) - 6 * matmul_parameters(config)
     assert attention == 12 * 32 * 4096 * 2048 / 2
+
+
+def test_full_recompute_runs_the_blocks_forward_once_more():
+    config = load_config("llama-7b").model.resolved()
+    model_flops, head = training_flops_per_token(config, 2048), 6 * head_matrices(config)
+    assert hardware_flops_per_token(config, 2048, "none") == model_flops
+    assert hardware_flops_per_token(config, 2048, "selective") == model_flops
+    assert hardware_flops_per_token(config, 2048, "full") == pytest.approx((model_flops - head) * 4 / 3 + head)
 
 
 @pytest.mark.parametrize("window", [0, 5, 8, 31, 64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from firstlight.config.parallel import Layout
 from firstlight.model import CausalLanguageModel, loss
+from firstlight.parallel import vocabulary
 from firstlight.parallel.recompute import apply_recompute
-from firstlight.planning import memory
+from firstlight.planning import activations, memory
 from firstlight.planning.flops import matmul_parameters, parameter_count
 from firstlight.planning.memory import memory_per_rank
 from firstlight.recipe import load_config
@@ -117,8 +119,9 @@ def test_the_total_is_the_peak_of_a_step(fields, precision, mode):
 
 
 def test_its_chunks_are_those_of_the_loss():
-    assert (memory.CHUNK_TOKENS, memory.CHUNK_TOKENS_ELSEWHERE) == (loss.CHUNK_TOKENS, loss.CHUNK_TOKENS_ELSEWHERE)
-    assert (memory.BLOCK_LOGITS, memory.BLOCK_LOGITS_ELSEWHERE) == (loss.BLOCK_LOGITS, loss.BLOCK_LOGITS_ELSEWHERE)
+    for name in ("CHUNK_TOKENS", "CHUNK_TOKENS_ELSEWHERE", "BLOCK_LOGITS", "BLOCK_LOGITS_ELSEWHERE"):
+        assert getattr(activations, name) == getattr(loss, name), name
+    assert activations.PARALLEL_CHUNK_TOKENS == vocabulary.CHUNK_TOKENS
 
 
 def of_layout(name: str = "llama-1b", **options: Any) -> list[memory.RankMemory]:
@@ -185,3 +188,34 @@ def test_pipeline_ranks_hold_what_is_in_flight(ranks):
     blocks = model.num_hidden_layers * (1 + (ranks - 1) / (2 * ranks))
     stages = (interleaved.activations / between - blocks) / (1 + (ranks - 1) / (2 * ranks))
     assert stages == pytest.approx(2 * ranks)
+
+
+def test_an_accelerator_needs_a_margin_and_its_context_besides():
+    on_cuda, on_cpu = (of_layout(shard=8, device_type=device)[0] for device in ("cuda", "cpu"))
+    assert on_cuda.fragmentation == round(memory.FRAGMENTATION * on_cuda.tensors)
+    assert on_cuda.total == on_cuda.tensors + on_cuda.fragmentation + memory.DEVICE_CONTEXT_BYTES
+    assert (on_cpu.fragmentation, on_cpu.device_context, on_cpu.total) == (0, 0, on_cpu.tensors)
+
+
+def test_a_search_can_ask_for_thousands_of_layouts():
+    """Asked again it takes well under a millisecond, also where a schedule had to be played the first time."""
+    questions = [
+        {"shard": 64, "tensor": 2},
+        {"pipeline": 8, "shard": 4, "tensor": 4},
+        {"pipeline": 8, "shard": 16, "schedule": "interleaved", "stages_per_rank": 2, "accumulation": 64},
+        {"pipeline": 4, "shard": 16, "schedule": "zbv", "stages_per_rank": 2, "accumulation": 64},
+    ]
+    model = load_config("llama-7b").model.resolved()
+
+    def ask(options: dict[str, Any]) -> None:
+        sizes = {size: options[size] for size in Layout.model_fields if size in options}
+        others = {name: value for name, value in options.items() if name not in sizes}
+        memory_per_rank(model, Layout(**sizes), **{"micro_batch_size": 1, "sequence_length": 2048, **others})
+
+    for question in questions:
+        ask({"accumulation": 16, **question})
+    started = time.process_time()
+    for _ in range(50):
+        for question in questions:
+            ask({"accumulation": 16, **question})
+    assert time.process_time() - started < 50 * len(questions) * 0.001

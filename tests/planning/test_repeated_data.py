@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from firstlight.planning.repeated_data import (
     DECAY_REPETITIONS,
+    UNREPEATED,
+    effective_parameters,
     effective_tokens,
+    loss,
+    optimum,
     value_lost,
     value_of_next_token,
     verdict,
@@ -63,3 +67,40 @@ def test_the_verdict_follows_the_lines_of_the_paper():
         *("not read", "read in part", "new", "nearly as new", "worth less", "worth less"),
         *("worth little", "worth little", "worth nothing"),
     ]
+
+
+def test_the_published_unit_tests_of_the_whole_law():
+    """The authors' repository prints these digits."""
+    assert loss(6.34e9, 242e9, 25e9) == pytest.approx(2.2256440889984477, rel=1e-15)
+    assert loss(8.67e9, 178e9, 25e9) == pytest.approx(2.2269634075087867, rel=1e-15)
+    tried = [1.0001 + step * (3 - 1.0001) / 499 for step in range(500)]
+    best = optimum(1e22, 25e9, tried)
+    assert best.tokens == pytest.approx(237336955477.55075, rel=1e-12)
+    assert best.parameters == pytest.approx(7022364735.879969, rel=1e-12)
+
+
+@given(parameters=st.floats(1e7, 1e12), unique=st.floats(1e9, 1e13), share=st.floats(0.01, 1))
+def test_text_that_is_read_once_by_a_model_it_can_fill_has_the_law_of_new_text(parameters, unique, share):
+    filled = UNREPEATED.frontier.for_parameters(parameters).tokens
+    tokens = max(filled, unique * share)
+    assert loss(parameters, tokens, max(tokens, unique)) == pytest.approx(UNREPEATED.loss(parameters, tokens))
+
+
+@given(parameters=st.floats(1e7, 1e12), tokens=st.floats(1e9, 1e13), passes=st.floats(1, 100))
+def test_repeated_text_is_never_better_than_new_text(parameters, tokens, passes):
+    assert loss(parameters, tokens, tokens / passes) >= loss(parameters, tokens, tokens) * (1 - 1e-12)
+
+
+@given(parameters=st.floats(1e7, 1e13), unique=st.floats(1e8, 1e13))
+def test_no_more_parameters_count_than_there_are(parameters, unique):
+    assert effective_parameters(parameters, unique) <= parameters * (1 + 1e-12)
+
+
+@given(power=st.floats(18, 25), unique=st.floats(1e9, 1e12), factor=st.floats(0.2, 5))
+def test_the_optimum_on_little_text_is_one_and_reads_more_than_without_repetition(power, unique, factor):
+    best, free = optimum(10**power, unique), UNREPEATED.optimum(10**power)
+    assert best.flops == pytest.approx(10**power)
+    assert best.tokens >= free.tokens * (1 - 1e-9)
+    if best.tokens * factor >= free.tokens and free.tokens > unique:
+        here = loss(best.parameters, best.tokens, unique)
+        assert loss(best.parameters / factor, best.tokens * factor, unique) >= here * (1 - 1e-9)

@@ -89,6 +89,15 @@ def block_flops(model: ModelConfig, sequence_length: int, layer: int) -> float:
     return 6.0 * block_matrices(model) + 12.0 * queries * positions_seen(model, sequence_length, layer)
 
 
+def hardware_flops_per_token(model: ModelConfig, sequence_length: int, recompute: str, predicted: float = 1.0) -> float:
+    """Hardware FLOPs of forward and backward for one token: model FLOPs, and where recompute is "full" the forward
+    pass of every block once more. "selective" computes no matrix product and no attention again."""
+    model_flops = training_flops_per_token(model, sequence_length, predicted)
+    if recompute != "full":
+        return model_flops
+    return model_flops + (model_flops - 6.0 * predicted * head_matrices(model)) / 3
+
+
 def positions_seen(model: ModelConfig, sequence_length: int, layer: int) -> float:
     """Mean number of positions that a token of a block attends to; half the sequence where attention is causal."""
     window = 0 if model.is_global(layer) else _required(model.sliding_window)

@@ -1,33 +1,36 @@
 """Memory of a rank in a training step, from the shape of the model and its layout, before anything is built.
 
-States are exact: fp32 weights, gradients and two moments, 16 bytes a parameter (Rajbhandari et al. 2020,
-arXiv:1910.02054, §3.1), divided as the layout divides them. Activations are a list of what a block really keeps for its
-backward pass, in the manner of Korthikanti et al. 2022 (arXiv:2205.05198, eq. 1-5), whose 34·s·b·h is another block:
-here the residual stream is fp32, attention keeps no scores and nothing is dropped out. On a CPU the list is exact for
-eager execution of pre-norm models, in every mode (the tests measure it); elsewhere it supposes fused norms and
-attention kernels, and for compiled blocks, which choose what they keep, and for FSDP's buffers, which come and go, it
-is an estimate.
+States are exact: fp32 weights, gradients and AdamW's two moments, 16 bytes a parameter at any precision (Rajbhandari et
+al. 2020, arXiv:1910.02054, §3.1), divided as the layout divides them. Activations are those of
+`firstlight.planning.activations`, for as many micro-batches as the pipeline has in flight. What tensors of a step come
+to is compared with what PyTorch measures by `benchmarks/memory.py`.
 
-Not counted: token ids, masks of documents, what lives within one operation, buffers of the communication library, the
-allocator's fragmentation, and the device's own context (1 to 2 GB on CUDA). Leave a margin.
+Two things beside tensors are added where there is an accelerator: a margin for what the allocator cannot hand out, and
+the device's own context. Not counted: token ids, masks of documents, what lives within one operation, a library's own
+communication buffers beyond the context, and what evaluation, a checkpoint on its way or the user's code take.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout, Schedule
+from firstlight.planning.activations import ActivationSizes, Precision, Recompute
+from firstlight.planning.in_flight import peak_held
 from firstlight.planning.pipeline import divide_layers
-from firstlight.planning.schedules import peak_in_flight, schedule_order
-from firstlight.planning.sizes import FP32, RankSizes
+from firstlight.planning.sizes import FP32
 
-Precision = Literal["fp32", "bf16", "fp16", "fp8"]
-Recompute = Literal["none", "selective", "full"]
-CHUNK_TOKENS, CHUNK_TOKENS_ELSEWHERE = {"cpu": 1024}, 4096
-BLOCK_LOGITS, BLOCK_LOGITS_ELSEWHERE = {"cpu": 1 << 19}, 1 << 27
-"""Those of `firstlight.model.loss`."""
+FRAGMENTATION = 0.05
+"""Share of the tensors' memory by which the caching allocator's reserve exceeds them: what fits published runs on
+GPUs best (docs/memory.md)."""
+DEVICE_CONTEXT_BYTES = 1_600_000_000
+"""CUDA's kernels and context, and NCCL's channels: 1,271 to 1,573 MiB before the first tensor (BigScience, chronicles
+of the 176B model)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +46,47 @@ class RankMemory:
     optimizer: int
     """AdamW's two fp32 moments of its part."""
     compute_weights: int
-    """Weights in the type of matrix products: gathered by FSDP, or cast by autocast; and FSDP's gradients under way."""
+    """Weights in the type of matrix products, where that is not fp32 or they are divided: cast, or gathered by FSDP."""
+    buffers: int
+    """FSDP's gradients on their way between ranks."""
     activations: int
     """What blocks keep for the backward pass, of all micro-batches in flight."""
     backward: int
     """What recomputation brings back of one block at a time, and the gradients of its activations."""
     head: int
     """Gradients that the chunked head makes ahead of the backward pass, and its chunk of logits."""
+    device_context: int = 0
+    """What the device's runtime takes before the first tensor."""
+    margin: float = 0.0
+    """Share of `tensors` that `fragmentation` is."""
+
+    @property
+    def tensors(self) -> int:
+        """The most at a time: the head comes when the forward pass ends, and is done when blocks go backward."""
+        fixed = self.parameters + self.optimizer + self.compute_weights + self.activations
+        return fixed + max(self.earlier_gradients + self.head, self.gradients + self.buffers + self.backward)
+
+    @property
+    def fragmentation(self) -> int:
+        """What the allocator holds and cannot hand out."""
+        return round(self.margin * self.tensors)
 
     @property
     def total(self) -> int:
-        """The most at a time: the head comes when the forward pass ends, and is done when blocks go backward."""
-        fixed = self.parameters + self.optimizer + self.compute_weights + self.activations
-        return fixed + max(self.earlier_gradients + self.head, self.gradients + self.backward)
+        """What the device must have: tensors, margin and context."""
+        return self.tensors + self.fragmentation + self.device_context
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """Which blocks each pipeline rank holds."""
+
+    blocks: NDArray[np.float64]
+    """[ranks, stages of a rank]."""
+    first: int
+    """Rank of the first stage."""
+    last: int
+    """Rank of the last stage."""
 
 
 def memory_per_rank(
@@ -79,41 +110,34 @@ def memory_per_rank(
     without a pipeline it does). predicted: share of positions whose token is predicted, 1 for a causal model. Sizes are
     taken as evenly divided.
     """
-    sizes = _Sizes(model, layout, precision, device_type)
-    owners, split = divide_layers(
-        model,
-        sequence_length,
-        schedule=schedule,
-        ranks=layout.pipeline,
-        stages_per_rank=stages_per_rank,
-        recompute=recompute,
-        predicted=predicted,
-    )
+    sizes = ActivationSizes(model, layout, precision, device_type)
+    pipeline = layout.pipeline > 1
+    stages = _stages(model, sequence_length, schedule, layout.pipeline, stages_per_rank, recompute, predicted)
     tokens = micro_batch_size * sequence_length // layout.context
-    in_block = tokens * sizes.kept_per_token(recompute)
-    between_stages = tokens * FP32 * model.hidden_size / layout.tensor
-    orders = None
-    if layout.pipeline > 1:
-        orders = schedule_order(schedule, layout.pipeline, stages_per_rank, accumulation)
+    between_stages = tokens * FP32 * model.hidden_size / layout.tensor if pipeline else 0.0
+    kept = stages.blocks * (tokens * sizes.kept_per_token(recompute)) + between_stages
+    held = peak_held(schedule, layout.pipeline, stages_per_rank, accumulation, kept) if pipeline else kept[:, 0]
+    backward = tokens * sizes.backward_per_token(recompute)
+    head = sizes.head_bytes(tokens, predicted)
+    on_accelerator = device_type != "cpu"
     estimates = []
-    for rank in range(layout.pipeline):
-        stages = [stage for stage, owner in enumerate(owners) if owner == rank]
-        num_blocks = sum(len(split[stage]) for stage in stages)
-        first, last = 0 in stages, len(owners) - 1 in stages
-        kept = {stage: len(split[stage]) * in_block + (between_stages if orders else 0) for stage in stages}
-        activations = peak_in_flight(orders[rank], kept) if orders else sum(kept.values())
-        always, gathering = sizes.units(first, last, pipeline=len(owners) > 1)
-        units = [*gathering, *always, *[sizes.block] * num_blocks]
+    for rank, (blocks, activations) in enumerate(zip(stages.blocks.sum(1).tolist(), held.tolist(), strict=True)):
+        first, last = rank == stages.first, rank == stages.last
+        always, gathering = sizes.units(first, last, pipeline)
+        held_parameters = sum(always) + sum(gathering) + blocks * sizes.block
+        buffers = 0.0
         if sizes.sharded:
-            reshard = layout.pipeline == 1 if reshard_after_forward is None else reshard_after_forward
-            gathered = sum(always) + min(2, num_blocks) * sizes.block if reshard else sum(units)
+            largest = sorted([*gathering, *always, *[sizes.block] * min(2, int(blocks))])[-2:]
+            reshard = not pipeline if reshard_after_forward is None else reshard_after_forward
+            gathered = sum(always) + min(2, blocks) * sizes.block if reshard else held_parameters
+            compute_weights = sizes.width * gathered
             # A unit's gradients are reduced in fp32 while those of the next are on their way.
-            compute_weights = sizes.width * (gathered + max(units)) + FP32 * sum(sorted(units)[-2:])
+            buffers = sizes.width * largest[-1] + FP32 * sum(largest)
         else:
-            copies = activations / sum(kept.values()) if recompute == "none" else 1
-            compute_weights = sizes.width * sizes.block_matrices * num_blocks * copies if sizes.width < FP32 else 0
-        states = FP32 * sum(units) / (layout.shard * layout.context)
-        gradients = FP32 * sum(units) if sizes.sharded and accumulation > 1 else states
+            copies = activations / float(kept[rank].sum()) if recompute == "none" else 1
+            compute_weights = sizes.width * sizes.block_matrices * blocks * copies if sizes.width < FP32 else 0
+        states = FP32 * held_parameters / (layout.shard * layout.context)
+        gradients = FP32 * held_parameters if sizes.sharded and accumulation > 1 else states
         estimates.append(
             RankMemory(
                 parameters=round(states),
@@ -121,73 +145,38 @@ def memory_per_rank(
                 earlier_gradients=round(gradients) if accumulation > 1 else 0,
                 optimizer=round(2 * states),
                 compute_weights=round(compute_weights),
+                buffers=round(buffers),
                 activations=round(activations),
-                backward=round(tokens * sizes.backward_per_token(recompute)) if num_blocks else 0,
-                head=round(sizes.head_bytes(tokens, predicted)) if last else 0,
+                backward=round(backward) if blocks else 0,
+                head=round(head) if last else 0,
+                device_context=DEVICE_CONTEXT_BYTES if on_accelerator else 0,
+                margin=FRAGMENTATION if on_accelerator else 0.0,
             )
         )
     return estimates
 
 
-class _Sizes(RankSizes):
-    """And activations, in bytes, of the parts of a model on one tensor-parallel rank."""
-
-    def __init__(self, model: ModelConfig, layout: Layout, precision: Precision, device_type: str) -> None:
-        super().__init__(model, layout, precision)
-        self.device_type = device_type
-
-    def kept_per_token(self, recompute: Recompute) -> float:
-        """Bytes that a block keeps for the backward pass, for each token of this rank's part of the sequences."""
-        model, tensor, context, width = self.model, self.layout.tensor, self.layout.context, self.width
-        assert model.head_dim and model.num_key_value_heads and model.intermediate_size
-        stream = FP32 * model.hidden_size / tensor
-        whole = width * model.hidden_size  # a norm's output as the linear layers after it read it: gathered
-        queries = model.num_attention_heads * model.head_dim / tensor
-        keys = model.num_key_value_heads * model.head_dim / tensor
-        inner = width * model.intermediate_size / tensor
-        kernel = width * queries + FP32 * model.num_attention_heads / tensor  # its result and each row's normalizer
-        gated, rms = model.family.gated, model.family.norm == "rms"
-        if recompute == "full":
-            return stream
-        if recompute == "selective":
-            projected = width * (queries + 2 * keys) + inner * (2 if gated else 1)
-            return stream + projected + kernel + 2 * width * model.hidden_size / tensor
-        # Gathered keys and values have a copy for every query head.
-        attention = width * (queries + 2 * (queries * context if context > 1 else keys)) + kernel
-        feed_forward = inner * (4 if gated else 2)
-        norms = 2 * FP32 * (1 if rms else 2)  # 1 / deviation, and the mean
-        head_norms = 0.0
-        if model.family.qk_norm != "none":
-            rows = (queries + keys) / model.head_dim if model.family.qk_norm == "head" else 2
-            head_norms = FP32 * (queries + keys) + norms * rows / 2
-        unfused = 0.0
-        if rms and self.device_type == "cpu":
-            # There RMSNorm is several operations, and the kernel returns rotated heads before tokens.
-            unfused = 2 * stream + width * queries + (FP32 * (queries + keys) if head_norms else 0)
-        return 2 * stream + 2 * whole + attention + feed_forward + norms + head_norms + unfused
-
-    def backward_per_token(self, recompute: Recompute) -> float:
-        """Bytes that a block's backward pass needs besides, for each token: what was not kept, and gradients, of which
-        those of the feed-forward layer are the widest."""
-        assert self.model.intermediate_size is not None
-        inner = self.width * self.model.intermediate_size / self.layout.tensor
-        stream = FP32 * self.model.hidden_size / self.layout.tensor
-        return self.kept_per_token("none") - self.kept_per_token(recompute) + 2 * inner + stream
-
-    def head_bytes(self, all_tokens: int, predicted: float) -> float:
-        """Bytes of the last norm and the loss (`firstlight.model.loss`), at their peak in the forward pass."""
-        tokens = round(predicted * all_tokens)
-        hidden_size, width, vocabulary = self.model.hidden_size, self.width, self.vocabulary / self.model.hidden_size
-        chunks = max(1, -(-tokens // CHUNK_TOKENS.get(self.device_type, CHUNK_TOKENS_ELSEWHERE)))
-        chunk = -(-tokens // chunks)
-        rows = (
-            chunk
-            if self.layout.tensor > 1
-            else min(chunk, BLOCK_LOGITS.get(self.device_type, BLOCK_LOGITS_ELSEWHERE) // int(vocabulary))
-        )
-        # fp32 logits (where they are not that already) and probabilities of a block of rows, and of the one before it.
-        softmax = FP32 * rows * vocabulary * (2 if width < FP32 else 1) * (2 if rows < tokens else 1)
-        norm = all_tokens * hidden_size * ((2 if self.device_type == "cpu" else 1) * FP32 / self.layout.tensor + width)
-        cast = width * self.vocabulary if width < FP32 and not self.sharded else 0
-        gradients = tokens * hidden_size * width + FP32 * self.vocabulary
-        return norm + cast + gradients + width * (chunk * vocabulary + self.vocabulary) + softmax
+@functools.lru_cache(maxsize=4096)
+def _stages(
+    model: ModelConfig,
+    sequence_length: int,
+    schedule: Schedule,
+    ranks: int,
+    stages_per_rank: int,
+    recompute: Recompute,
+    predicted: float,
+) -> _Stages:
+    """Remembered, because dealing out blocks takes longer than all else and a search asks for few different ways."""
+    if ranks == 1:
+        return _Stages(np.array([[float(model.num_hidden_layers)]]), 0, 0)
+    owners, split = divide_layers(
+        model,
+        sequence_length,
+        schedule=schedule,
+        ranks=ranks,
+        stages_per_rank=stages_per_rank,
+        recompute=recompute,
+        predicted=predicted,
+    )
+    blocks = [[len(part) for part, owner in zip(split, owners, strict=True) if owner == rank] for rank in range(ranks)]
+    return _Stages(np.array(blocks, dtype=np.float64), owners[0], owners[-1])
