@@ -22,14 +22,14 @@ from typing import Any
 from on_ranks import Settings, add_rank_arguments, run_ranks, tell, world_size_of
 
 SIZE: Settings = {
-    "data.sequence_length": 512,
+    "data.sequence_length": 256,
     "model.vocab_size": 4096,
     "model.hidden_size": 256,
     "model.intermediate_size": 704,
     "model.num_hidden_layers": 8,
     "training.micro_batch_size": 4,
 }
-"""8 million parameters, 2,048 tokens a micro-batch: activations and states are hundreds of MB, a step is seconds."""
+"""8 million parameters, 1,024 tokens a micro-batch: activations and states are hundreds of MB, a step is seconds."""
 FOUR = {"training.gradient_accumulation_steps": 4}
 BF16 = {"training.precision": "bf16"}
 LAYOUTS: dict[str, Settings] = {
@@ -37,15 +37,16 @@ LAYOUTS: dict[str, Settings] = {
     "1 process, bf16": BF16,
     "1 process, accumulation 2": {"training.gradient_accumulation_steps": 2},
     "1 process, selective recomputation": {"training.recompute": "selective"},
-    "1 process, full recomputation, bf16": {"training.recompute": "full", **BF16},
+    "1 process, full recomputation": {"training.recompute": "full"},
     "FSDP 2": {"parallel.shard": 2},
     "FSDP 2, bf16": {"parallel.shard": 2, **BF16},
-    "FSDP 2, accumulation 2, bf16": {"parallel.shard": 2, "training.gradient_accumulation_steps": 2, **BF16},
+    "FSDP 2, accumulation 2": {"parallel.shard": 2, "training.gradient_accumulation_steps": 2},
+    "FSDP 2, selective recomputation": {"parallel.shard": 2, "training.recompute": "selective"},
     "FSDP 2, full recomputation": {"parallel.shard": 2, "training.recompute": "full"},
     "TP 2": {"parallel.tensor": 2},
-    "TP 2, full recomputation, bf16": {"parallel.tensor": 2, "training.recompute": "full", **BF16},
+    "TP 2, bf16": {"parallel.tensor": 2, **BF16},
+    "TP 2, full recomputation": {"parallel.tensor": 2, "training.recompute": "full"},
     "CP 2": {"parallel.context": 2},
-    "CP 2, bf16": {"parallel.context": 2, **BF16},
     "PP 2, 1F1B": {"parallel.pipeline": 2, **FOUR},
     "PP 2, GPipe, full recomputation": {
         "parallel.pipeline": 2,
@@ -53,12 +54,11 @@ LAYOUTS: dict[str, Settings] = {
         "training.recompute": "full",
         **FOUR,
     },
-    "PP 2, interleaved, bf16": {"parallel.pipeline": 2, "parallel.pipeline_schedule": "interleaved", **FOUR, **BF16},
+    "PP 2, interleaved": {"parallel.pipeline": 2, "parallel.pipeline_schedule": "interleaved", **FOUR},
     "PP 2, ZBV": {"parallel.pipeline": 2, "parallel.pipeline_schedule": "zbv", **FOUR},
-    "FSDP 4, bf16": {"parallel.shard": 4, **BF16},
+    "FSDP 4": {"parallel.shard": 4},
     "HSDP 2 × 2": {"parallel.replicate": 2, "parallel.shard": 2},
     "FSDP 2 × TP 2": {"parallel.shard": 2, "parallel.tensor": 2},
-    "FSDP 2 × TP 2, bf16": {"parallel.shard": 2, "parallel.tensor": 2, **BF16},
     "TP 2 × PP 2": {"parallel.tensor": 2, "parallel.pipeline": 2, **FOUR},
     "PP 2 × FSDP 2": {"parallel.pipeline": 2, "parallel.shard": 2, **FOUR},
 }

@@ -102,12 +102,12 @@ def test_blocks_keep_exactly_what_is_estimated(fields, precision, mode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_total_is_the_peak_of_a_step(fields, precision, mode):
-    """Within 5 % when micro-batches are accumulated; with one, up to 20 % above, as gradients come and activations go.
+    """Within 6 %; with everything of GPT-2's small blocks recomputed up to 15 % above.
 
     The weights lie outside the measurement, and the optimizer's moments, which do not change, are not made.
     """
     model = build(mode, 4, fields)
-    for accumulation, least, most in ((1, 0.95, 1.2), (2, 0.95, 1.05)):
+    for accumulation in (1, 2):
         model.zero_grad(set_to_none=True)
         with Storages(model) as storages:
             for _ in range(accumulation):
@@ -115,7 +115,7 @@ def test_the_total_is_the_peak_of_a_step(fields, precision, mode):
         expected = estimate(model, precision=precision, recompute=mode, accumulation=accumulation)
         assert expected.parameters == 4 * model.num_parameters()
         measured = storages.peak + expected.parameters + expected.optimizer
-        assert least <= expected.total / measured <= most
+        assert 0.94 <= expected.total / measured <= (1.15 if mode == "full" else 1.06)
 
 
 def test_its_chunks_are_those_of_the_loss():

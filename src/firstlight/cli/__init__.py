@@ -26,6 +26,7 @@ from firstlight.cli.options import (
     Step,
     by_name,
 )
+from firstlight.cli.plan import plan
 from firstlight.cli.verify import verify
 from firstlight.support.ending import run_to_the_end
 from firstlight.support.errors import ConfigError
@@ -33,7 +34,7 @@ from firstlight.support.errors import ConfigError
 _ORDER = (
     *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
     *("build", "classifier", "compare"),
-    *("train", "launch", "doctor", "eval", "generate", "fill", "export", "import", "verify"),
+    *("plan", "train", "launch", "doctor", "eval", "generate", "fill", "export", "import", "verify"),
 )
 
 
@@ -187,6 +188,7 @@ def train(
 
 
 app.command()(launch)
+app.command()(plan)
 app.command()(doctor)
 
 

@@ -15,6 +15,7 @@ _HOME = {
     "generate": "verbs",
     "import_model": "importing",
     "mixture": "mixing",
+    "plan": "planning",
     "prepare": "stages",
     "quickstart": "first_run",
     "tokenize": "verbs",

@@ -43,6 +43,8 @@ class RankMemory:
     """fp32: those of its part; of a sharded model with accumulation all, since sums wait for the last micro-batch."""
     earlier_gradients: int
     """Of `gradients`, what earlier micro-batches left: nothing when a step has only one."""
+    head_gradients: int
+    """Of `gradients`, those of the head, which are the first."""
     optimizer: int
     """AdamW's two fp32 moments of its part."""
     compute_weights: int
@@ -51,6 +53,8 @@ class RankMemory:
     """FSDP's gradients on their way between ranks."""
     activations: int
     """What blocks keep for the backward pass, of all micro-batches in flight."""
+    block_activations: int
+    """Of `activations`, what one block keeps of one micro-batch."""
     backward: int
     """What recomputation brings back of one block at a time, and the gradients of its activations."""
     head: int
@@ -62,9 +66,13 @@ class RankMemory:
 
     @property
     def tensors(self) -> int:
-        """The most at a time: the head comes when the forward pass ends, and is done when blocks go backward."""
-        fixed = self.parameters + self.optimizer + self.compute_weights + self.activations
-        return fixed + max(self.earlier_gradients + self.head, self.gradients + self.buffers + self.backward)
+        """The most at a time: when the forward pass ends and the head is at work, when the last block goes backward,
+        or when the first one does, whose pass ends with all gradients there and no other activations left."""
+        head = self.activations + self.earlier_gradients + self.head
+        passing = self.buffers + self.backward
+        last_block = self.activations + max(self.earlier_gradients, self.head_gradients) + passing
+        first_block = self.block_activations + self.gradients + passing
+        return self.parameters + self.optimizer + self.compute_weights + max(head, last_block, first_block)
 
     @property
     def fragmentation(self) -> int:
@@ -115,7 +123,8 @@ def memory_per_rank(
     stages = _stages(model, sequence_length, schedule, layout.pipeline, stages_per_rank, recompute, predicted)
     tokens = micro_batch_size * sequence_length // layout.context
     between_stages = tokens * FP32 * model.hidden_size / layout.tensor if pipeline else 0.0
-    kept = stages.blocks * (tokens * sizes.kept_per_token(recompute)) + between_stages
+    kept_by_block = tokens * sizes.kept_per_token(recompute)
+    kept = stages.blocks * kept_by_block + between_stages
     held = peak_held(schedule, layout.pipeline, stages_per_rank, accumulation, kept) if pipeline else kept[:, 0]
     backward = tokens * sizes.backward_per_token(recompute)
     head = sizes.head_bytes(tokens, predicted)
@@ -143,10 +152,12 @@ def memory_per_rank(
                 parameters=round(states),
                 gradients=round(gradients),
                 earlier_gradients=round(gradients) if accumulation > 1 else 0,
+                head_gradients=round(gradients * sum(always) / held_parameters) if last else 0,
                 optimizer=round(2 * states),
                 compute_weights=round(compute_weights),
                 buffers=round(buffers),
                 activations=round(activations),
+                block_activations=round(kept_by_block) if blocks else 0,
                 backward=round(backward) if blocks else 0,
                 head=round(head) if last else 0,
                 device_context=DEVICE_CONTEXT_BYTES if on_accelerator else 0,
