@@ -134,12 +134,14 @@ def row(name: str, ranks: list[dict[str, Any]]) -> str:
     sizes = (fullest[key] for key in ("predicted", "measured", "tracker"))
     ratios = sorted({f"{rank['predicted'] / rank['measured']:.3f}" for rank in ranks})
     shown = ratios[0] if len(ratios) == 1 else f"{ratios[0]} to {ratios[-1]}"
-    return f"| {name} | {' | '.join(f'{size / 1e6:.1f}' for size in sizes)} | {shown} |"
+    return f"| {name} | {' | '.join(f'{size / 1e6:.1f}' if size else '–' for size in sizes)} | {shown} |"
 
 
 def measure(trainer: Any, batch: Any, *, tracked: bool) -> dict[str, Any]:
     """Bytes of this rank: predicted, measured, and by PyTorch's tracker; `parts` of the prediction."""
     from dataclasses import asdict
+
+    from firstlight.parallel.pipeline import SPLIT_BACKWARD
 
     trainer.train_step(batch)  # makes the optimizer's moments
     measured = _allocated_on_cuda(trainer, batch) if trainer.device.type == "cuda" else _allocated(trainer, batch)
@@ -147,7 +149,10 @@ def measure(trainer: Any, batch: Any, *, tracked: bool) -> dict[str, Any]:
     return {
         "predicted": predicted.tensors,
         "measured": measured,
-        "tracker": _tracked(trainer, batch) if tracked else 0,
+        # The tracker's hooks do not go with a backward pass that is taken apart.
+        "tracker": _tracked(trainer, batch)
+        if tracked and trainer.config.parallel.pipeline_schedule not in SPLIT_BACKWARD
+        else 0,
         "parts": asdict(predicted),
     }
 

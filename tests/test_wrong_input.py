@@ -607,6 +607,6 @@ def test_the_help_lists_the_verbs_in_the_order_of_the_work(firstlight) -> None:
     _, out, _ = firstlight("--help")
     verbs = re.findall(r"^│ (\w+)  ", out, re.MULTILINE)
     assert " ".join(verbs) == (
-        "quickstart recipes init corpus tokenizer tokenize mixture plan train launch doctor eval generate fill "
-        "export import verify"
+        "quickstart recipes init corpus tokenizer tokenize mixture plan scaling train launch doctor eval generate "
+        "fill export import verify"
     )

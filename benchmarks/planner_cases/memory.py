@@ -47,7 +47,8 @@ STATE_SOURCES = (
     ("megatron", "megatron"),
     ("2+2+4+4+8", "nanotron, fp32 gradients"),
     ("ultra-scale", "nanotron"),
-    ("fsdp2", "fsdp2"),
+    ("fsdp", "fsdp2"),
+    ("torchtitan", "fsdp2"),
     ("zero", "zero"),
 )
 """What the source of a sum of bytes a parameter says, and whose sum it is; the first that is found."""

@@ -27,6 +27,7 @@ from firstlight.cli.options import (
     by_name,
 )
 from firstlight.cli.plan import plan
+from firstlight.cli.scaling import scaling_app
 from firstlight.cli.verify import verify
 from firstlight.support.ending import run_to_the_end
 from firstlight.support.errors import ConfigError
@@ -34,7 +35,7 @@ from firstlight.support.errors import ConfigError
 _ORDER = (
     *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
     *("build", "classifier", "compare"),
-    *("plan", "train", "launch", "doctor", "eval", "generate", "fill", "export", "import", "verify"),
+    *("plan", "scaling", "train", "launch", "doctor", "eval", "generate", "fill", "export", "import", "verify"),
 )
 
 
@@ -140,6 +141,7 @@ def init(
 
 app.add_typer(data_verbs.corpus_app, name="corpus")
 app.add_typer(data_verbs.tokenizer_app, name="tokenizer")
+app.add_typer(scaling_app, name="scaling")
 app.command()(data_verbs.tokenize)
 app.command()(data_verbs.mixture)
 
