@@ -55,6 +55,11 @@ LAYOUTS: dict[str, Settings] = {
         **FOUR,
     },
     "PP 2, interleaved": {"parallel.pipeline": 2, "parallel.pipeline_schedule": "interleaved", **FOUR},
+    "PP 2, interleaved zero bubble": {
+        "parallel.pipeline": 2,
+        "parallel.pipeline_schedule": "interleaved_zero_bubble",
+        **FOUR,
+    },
     "PP 2, ZBV": {"parallel.pipeline": 2, "parallel.pipeline_schedule": "zbv", **FOUR},
     "FSDP 4": {"parallel.shard": 4},
     "HSDP 2 × 2": {"parallel.replicate": 2, "parallel.shard": 2},
@@ -72,6 +77,9 @@ WORDS = {
     "accumulation": "梯度累积",
     "selective recomputation": "选择性重计算",
     "full recomputation": "完全重计算",
+    "interleaved zero bubble": "交错零气泡",
+    "interleaved": "交错",
+    " to ": " 至 ",
     ", ": "，",
 }
 PAGES = {"en": "memory.md", "zh": "memory.zh.md"}

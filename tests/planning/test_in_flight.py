@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.planning.in_flight import in_flight, peak_held
+from firstlight.planning.in_flight import SPLIT_BACKWARD, in_flight, peak_held
 from firstlight.planning.schedules import peak_in_flight, schedule_order, stage_ranks
 
 SEVERAL = ("interleaved", "interleaved_zero_bubble", "zbv")
@@ -42,6 +42,21 @@ def test_the_peak_is_that_of_the_schedule_played(case, data):
     order = schedule_order(schedule, ranks, stages, microbatches)
     expected = [peak_in_flight(actions, dict(enumerate(sizes))) for actions in order]
     assert peak_held(schedule, ranks, stages, microbatches, kept.astype(float)).tolist() == expected
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([case for case in CASES if case[0] in SPLIT_BACKWARD]), st.integers(0, 30))
+def test_what_waits_for_the_weights_half_counts_for_itself(case, size):
+    """A stage keeps 10 until the gradient of its input is there, then `size` until that of its weights is."""
+    schedule, ranks, stages, microbatches = case
+    kept = np.full((ranks, stages), 10.0)
+    for actions, found in zip(
+        schedule_order(schedule, ranks, stages, microbatches),
+        peak_held(schedule, ranks, stages, microbatches, kept, np.full((ranks, stages), float(size))),
+        strict=True,
+    ):
+        steps = {"F": 10, "I": size - 10, "W": -size, "B": -10}
+        assert found == max(itertools.accumulate(steps[action.kind] for action in actions))
 
 
 @pytest.mark.parametrize("ranks", [2, 8, 64])

@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "wide": {"head_dim": 32, "intermediate_size": 160, "vocab_size": 4096},
     "gpt2": {"architecture": "gpt2", "tie_word_embeddings": False},
 }
-BATCH, SEQUENCE = 4, 128
+BATCH, SEQUENCE = 2, 128
 
 
 class Storages(TorchDispatchMode):

@@ -12,6 +12,7 @@ from typing import Literal
 
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout
+from firstlight.planning.flops import head_widths
 from firstlight.planning.sizes import FP32, RankSizes
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
@@ -67,6 +68,16 @@ class ActivationSizes(RankSizes):
         inner = self.width * self.model.intermediate_size / self.layout.tensor
         stream = FP32 * self.model.hidden_size / self.layout.tensor
         return self.kept_per_token("none") - self.kept_per_token(recompute) + 2 * inner + stream
+
+    def waiting_per_token(self) -> float:
+        """Bytes that a block keeps for each token between the two halves of a backward pass that is taken apart: what
+        it would keep without recomputation, and the gradients of what its linear layers and norms gave."""
+        model, tensor = self.model, self.layout.tensor
+        queries, keys = head_widths(model)
+        assert model.intermediate_size is not None
+        inner = model.intermediate_size * (2 if model.family.gated else 1)
+        outputs = (queries + 2 * keys + inner) / tensor + 4 * model.hidden_size
+        return self.kept_per_token("none") + self.width * outputs
 
     def head_bytes(self, all_tokens: int, predicted: float) -> float:
         """Bytes of the last norm and the loss, at their peak in the forward pass."""

@@ -17,33 +17,50 @@ from numpy.typing import NDArray
 from firstlight.config.parallel import Schedule
 from firstlight.planning.schedules import schedule_order, stage_ranks
 
+SPLIT_BACKWARD: tuple[Schedule, ...] = ("interleaved_zero_bubble", "zbv")
+"""Schedules that take the backward pass apart: first the gradient of a stage's input, later that of its weights."""
 ROUNDS = 2
 """Rounds of micro-batches after which a schedule repeats itself."""
 Counts = tuple[int, ...]
-"""Micro-batches in flight in each stage of a rank, stages rising."""
+"""Micro-batches in each stage of a rank, stages rising."""
 
 
 def peak_held(
-    schedule: Schedule, ranks: int, stages_per_rank: int, microbatches: int, kept: NDArray[np.float64]
+    schedule: Schedule,
+    ranks: int,
+    stages_per_rank: int,
+    microbatches: int,
+    kept: NDArray[np.float64],
+    waiting: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """The most that each rank holds at a time: [ranks]. kept: what one micro-batch keeps in each stage of each rank,
-    [ranks, stages of a rank], stages rising."""
-    return np.einsum("rms,rs->rm", in_flight(schedule, ranks, stages_per_rank, microbatches), kept).max(axis=1)
+    """The most that each rank holds at a time: [ranks].
+
+    kept: what one micro-batch keeps in each stage of each rank until it goes backward there, [ranks, stages of a rank],
+    stages rising. waiting: what it keeps where the gradient of the input is done and that of the weights is not, which
+    only schedules that take the backward pass apart know; unset, as much.
+    """
+    held = np.concatenate((kept, kept if waiting is None else waiting), axis=1)
+    return np.einsum("rms,rs->rm", in_flight(schedule, ranks, stages_per_rank, microbatches), held).max(axis=1)
 
 
 @functools.cache
 def in_flight(schedule: Schedule, ranks: int, stages_per_rank: int, microbatches: int) -> NDArray[np.float64]:
-    """[ranks, moments, stages of a rank]: micro-batches in flight, at every moment that may be the fullest. Which one
-    is depends on the sizes of the stages; a rank with fewer such moments repeats its last."""
+    """[ranks, moments, 2 × stages of a rank]: micro-batches in flight, and then those that wait for the weights' half
+    of their backward pass, at every moment that may be the fullest. Which one is depends on the sizes of the stages; a
+    rank with fewer such moments repeats its last."""
     moments: list[list[Counts]]
-    if schedule == "gpipe":
-        moments = [[(microbatches,)]] * ranks
-    elif schedule == "1f1b":
-        moments = [[(min(ranks - rank, microbatches),)] for rank in range(ranks)]
-    elif schedule == "interleaved":
-        moments = [_interleaved(rank, ranks, stages_per_rank, microbatches) for rank in range(ranks)]
-    else:
+    if schedule in SPLIT_BACKWARD:
         moments = [_fullest(counts) for counts in _played(schedule, ranks, stages_per_rank, microbatches)]
+    elif schedule == "gpipe":
+        moments = [[(microbatches, 0)]] * ranks
+    elif schedule == "1f1b":
+        moments = [[(min(ranks - rank, microbatches), 0)] for rank in range(ranks)]
+    else:
+        nobody = (0,) * stages_per_rank
+        moments = [
+            [held + nobody for held in _interleaved(rank, ranks, stages_per_rank, microbatches)]
+            for rank in range(ranks)
+        ]
     most = max(map(len, moments))
     return np.array([counts + counts[-1:] * (most - len(counts)) for counts in moments], dtype=np.float64)
 
@@ -67,7 +84,7 @@ def _interleaved(rank: int, ranks: int, stages: int, microbatches: int) -> list[
 
 
 def _played(schedule: Schedule, ranks: int, stages_per_rank: int, microbatches: int) -> list[set[Counts]]:
-    """Micro-batches in flight after each forward pass, of every rank."""
+    """Micro-batches in flight and waiting after each forward pass and each half of a backward pass, of every rank."""
     in_round = ranks * stages_per_rank
     if schedule != "zbv":
         in_round = microbatches // max(1, microbatches // ranks)
@@ -76,13 +93,12 @@ def _played(schedule: Schedule, ranks: int, stages_per_rank: int, microbatches: 
     found = []
     for rank, actions in enumerate(order):
         held = {stage: 0 for stage, owner in enumerate(owners) if owner == rank}
+        waiting = dict(held)
         moments = set()
         for action in actions:
-            if action.kind == "F":
-                held[action.stage] += 1
-                moments.add(tuple(held.values()))
-            elif action.kind in "BW":
-                held[action.stage] -= 1
+            held[action.stage] += (action.kind == "F") - (action.kind in "BI")
+            waiting[action.stage] += (action.kind == "I") - (action.kind == "W")
+            moments.add((*held.values(), *waiting.values()))
         found.append(moments)
     return found
 

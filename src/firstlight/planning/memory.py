@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from firstlight.config import ModelConfig
 from firstlight.config.parallel import Layout, Schedule
 from firstlight.planning.activations import ActivationSizes, Precision, Recompute
-from firstlight.planning.in_flight import peak_held
+from firstlight.planning.in_flight import SPLIT_BACKWARD, peak_held
 from firstlight.planning.pipeline import divide_layers
 from firstlight.planning.sizes import FP32
 
@@ -56,7 +56,8 @@ class RankMemory:
     block_activations: int
     """Of `activations`, what one block keeps of one micro-batch."""
     backward: int
-    """What recomputation brings back of one block at a time, and the gradients of its activations."""
+    """What recomputation brings back of one block at a time, and the gradients of its activations; of a backward pass
+    that is taken apart also what waits for the half that is due to the weights, beyond `activations`."""
     head: int
     """Gradients that the chunked head makes ahead of the backward pass, and its chunk of logits."""
     device_context: int = 0
@@ -116,21 +117,32 @@ def memory_per_rank(
 
     accumulation: micro-batches a step. reshard_after_forward: FSDP frees a block's weights between its passes (unset:
     without a pipeline it does). predicted: share of positions whose token is predicted, 1 for a causal model. Sizes are
-    taken as evenly divided.
+    taken as evenly divided. Full recomputation saves nothing in schedules that take the backward pass apart, and may
+    cost more than the estimate says.
     """
     sizes = ActivationSizes(model, layout, precision, device_type)
     pipeline = layout.pipeline > 1
     stages = _stages(model, sequence_length, schedule, layout.pipeline, stages_per_rank, recompute, predicted)
     tokens = micro_batch_size * sequence_length // layout.context
     between_stages = tokens * FP32 * model.hidden_size / layout.tensor if pipeline else 0.0
+    split = pipeline and schedule in SPLIT_BACKWARD
+    if split:
+        recompute = "none"  # what one half of the backward pass brings back, the other still needs
     kept_by_block = tokens * sizes.kept_per_token(recompute)
     kept = stages.blocks * kept_by_block + between_stages
-    held = peak_held(schedule, layout.pipeline, stages_per_rank, accumulation, kept) if pipeline else kept[:, 0]
+    held = most = kept[:, 0]
+    if pipeline:
+        schedule_sizes = schedule, layout.pipeline, stages_per_rank, accumulation
+        held = most = peak_held(*schedule_sizes, kept, np.zeros_like(kept))
+        if split:
+            waiting = stages.blocks * (tokens * sizes.waiting_per_token()) + between_stages
+            most = peak_held(*schedule_sizes, kept, waiting)
     backward = tokens * sizes.backward_per_token(recompute)
     head = sizes.head_bytes(tokens, predicted)
     on_accelerator = device_type != "cpu"
     estimates = []
-    for rank, (blocks, activations) in enumerate(zip(stages.blocks.sum(1).tolist(), held.tolist(), strict=True)):
+    per_rank = zip(stages.blocks.sum(1).tolist(), held.tolist(), (most - held).tolist(), strict=True)
+    for rank, (blocks, activations, waiting_bytes) in enumerate(per_rank):
         first, last = rank == stages.first, rank == stages.last
         always, gathering = sizes.units(first, last, pipeline)
         held_parameters = sum(always) + sum(gathering) + blocks * sizes.block
@@ -158,7 +170,7 @@ def memory_per_rank(
                 buffers=round(buffers),
                 activations=round(activations),
                 block_activations=round(kept_by_block) if blocks else 0,
-                backward=round(backward) if blocks else 0,
+                backward=round(backward + waiting_bytes) if blocks else 0,
                 head=round(head) if last else 0,
                 device_context=DEVICE_CONTEXT_BYTES if on_accelerator else 0,
                 margin=FRAGMENTATION if on_accelerator else 0.0,
