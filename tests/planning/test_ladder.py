@@ -49,6 +49,8 @@ def test_settings_follow_the_recipe_by_powers() -> None:
     wished = batch * (20 * rung.parameters / (2000 * batch * 256)) ** 0.5
     assert config.training.global_batch_size == pytest.approx(wished, rel=0.1)
     assert config.schedule.warmup_steps == pytest.approx(0.05 * config.steps(1), abs=1)
+    narrower = recipe.model.hidden_size / rung.model.hidden_size
+    assert rung.model.initializer_range == pytest.approx(recipe.model.initializer_range * narrower**0.5)
     assert rung.tokens == pytest.approx(20 * rung.parameters, rel=0.001)
     assert rung.flops > 6 * rung.parameters * rung.tokens
     assert config.run_folder.parts[:2] == ("runs", "ladder")

@@ -21,7 +21,7 @@ from firstlight.pipeline.stages import Prepared, prepare
 from firstlight.planning.flops import parameter_count
 from firstlight.planning.ladder import LadderRules, Rung, make_ladder, sizes_for_budget
 from firstlight.recipe import config_diff, dump_config
-from firstlight.support.console import heading, human_count, note, warn
+from firstlight.support.console import heading, human_seconds, note, warn
 from firstlight.support.errors import ConfigError, DivergedError
 from firstlight.support.files import atomic_file, folder_lock, write_json
 from firstlight.support.ranks import world_size
@@ -241,6 +241,7 @@ def _tokenizer_size(config: RunConfig) -> int:
 
 
 def describe_ladder(ladder: Ladder) -> str:
-    """One line: rungs, compute."""
-    names = {rung.parameters for rung in ladder.rungs}
-    return f"{len(ladder.rungs)} rungs of {len(names)} sizes, {human_count(ladder.flops)}FLOPs"
+    """One line: rungs, compute, time."""
+    sizes = {rung.parameters for rung in ladder.rungs}
+    cost = f"{ladder.flops:.1e} FLOPs, about {human_seconds(ladder.total_seconds)} here"
+    return f"{len(ladder.rungs)} rungs of {len(sizes)} sizes, {cost}"

@@ -141,6 +141,4 @@ def _measured_row(path: Path, number: int, row: Mapping[str, Any]) -> MeasuredLo
             ) from None
         if not 0 < values[what] < math.inf:
             raise DataError(f"{path}, row {number}: {what} is {values[what]:g}; a number above 0 is due.")
-    return MeasuredLoss(
-        values["parameters"], values["tokens"], values["loss"], str(plain.get("name") or f"row {number}")
-    )
+    return MeasuredLoss(**values, name=str(plain.get("name") or f"row {number}"))

@@ -6,7 +6,10 @@ look-up in the embedding), so that 6·N·D are the FLOPs of a run up to attentio
 recipe: its proportions, its learning rate and its batch are those of its own size and length, and a rung has them
 scaled by the ratio of the two. The exponents are those of published fits: the best learning rate falls as C^-0.125, so
 as N^-0.25 where tokens grow with parameters (DeepSeek LLM, Bi et al. 2024, arXiv:2401.02954, eq. 1); the best batch
-rises as D^0.571 (Step Law, Li et al. 2025, arXiv:2503.04715) or D^0.383 (Bergsma et al. 2025, arXiv:2505.13738).
+rises as D^0.571 (Step Law, Li et al. 2025, arXiv:2503.04715) or D^0.383 (Bergsma et al. 2025, arXiv:2505.13738). First
+weights have a standard deviation ∝ 1/√width, so that activations begin alike at every size (Glorot & Bengio 2010); with
+one and the same, narrow models stay on the plateau of word pairs for a time that chance decides, and no law goes
+through their losses.
 """
 
 from __future__ import annotations
@@ -217,9 +220,10 @@ def _rung(
     step_tokens = micro * accumulation * length
     rung_steps = max(1, round(ratio * parameters / step_tokens))
     faster = (matmul_parameters(whole) / parameters) ** rules.learning_rate_exponent
+    narrower = recipe.model.hidden_size / shape["hidden_size"]
     interval = -(-rung_steps // CHECKPOINTS)
     changes: dict[str, dict[str, Any]] = {
-        "model": shape,
+        "model": {**shape, "initializer_range": recipe.model.initializer_range * math.sqrt(narrower)},
         "optimizer": {"lr": recipe.optimizer.lr * faster, "min_lr": recipe.optimizer.min_lr * faster},
         "schedule": _schedule(recipe.schedule, rung_steps / steps, batch.global_batch_size * length),
         "training": {
@@ -238,7 +242,7 @@ def _rung(
     config = RunConfig.model_validate(config.model_dump())
     tokens = rung_steps * step_tokens
     flops = training_flops_per_token(model, length, config.predicted_share) * tokens
-    return Rung(config, model, parameters, tokens, flops)
+    return Rung(config, config.model.resolved(vocab_size, length), parameters, tokens, flops)
 
 
 def _schedule(schedule: ScheduleConfig, shorter: float, step_tokens: int) -> dict[str, int | None]:

@@ -6,8 +6,9 @@ averaged, as Besiroglu et al. 2024 (arXiv:2404.10102) found necessary for the mi
 log D are centred, which changes no law and makes the valley of the minimiser round.
 
 Intervals come from a residual bootstrap: a ladder is a designed experiment, and drawing few runs with replacement would
-leave out whole sizes. Each of the samples is the fitted curve with residuals drawn anew (widened by √(n/(n−5))), fitted
-again. They hold what noise does to the fit, not what is wrong with the form: see `hold_out`.
+leave out whole sizes. Each of the samples is the fitted curve with residuals drawn anew, fitted again; the five nearest
+to 0 are not drawn, since a fit of five parameters to absolute errors goes through as many runs. The intervals hold what
+noise does to the fit, not what is wrong with the form: see `hold_out`.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class ScalingFit:
     def interval(self, name: str) -> Interval:
         """Of E, A, B, alpha, beta, or of `exponent`, a in N ∝ C^a."""
         a, b, e, alpha, beta = self.samples.T
-        drawn = {"A": np.exp(a), "B": np.exp(b), "E": np.exp(e), "alpha": alpha, "beta": beta}
+        with np.errstate(over="ignore"):
+            drawn = {"A": np.exp(a), "B": np.exp(b), "E": np.exp(e), "alpha": alpha, "beta": beta}
         if name == "exponent":
             return _interval(self.law.frontier.exponent, beta / (alpha + beta))
         return _interval(getattr(self.law, name), drawn[name])
@@ -127,7 +129,11 @@ class ScalingFit:
         """What these runs cannot tell, one sentence each."""
         told = []
         floor = self.interval("E")
-        if floor.high - floor.low > 0.5 * floor.value:
+        if floor.value < 0.05 * min(run.loss for run in self.measured):
+            told.append(
+                "E, the loss that is left, comes out as nothing: the runs are so far above it that it is not seen."
+            )
+        elif floor.high - floor.low > 0.5 * floor.value:
             told.append(
                 f"E, the loss that is left, lies anywhere between {floor.low:.2f} and {floor.high:.2f}: the runs are "
                 "too far above it; larger and longer ones would tell."
