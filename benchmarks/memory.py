@@ -19,7 +19,7 @@ import itertools
 from collections import defaultdict
 from typing import Any
 
-from on_ranks import Settings, add_rank_arguments, run_ranks, tell, world_size_of
+from on_ranks import Settings, add_rank_arguments, of_this_rank, run_ranks, tell, world_size_of
 
 SIZE: Settings = {
     "data.sequence_length": 256,
@@ -149,7 +149,7 @@ def measure(trainer: Any, batch: Any, *, tracked: bool) -> dict[str, Any]:
     """Bytes of this rank: predicted, measured, and by PyTorch's tracker; `parts` of the prediction."""
     from dataclasses import asdict
 
-    from firstlight.parallel.pipeline import SPLIT_BACKWARD
+    from firstlight.planning.in_flight import SPLIT_BACKWARD
 
     trainer.train_step(batch)  # makes the optimizer's moments
     measured = _allocated_on_cuda(trainer, batch) if trainer.device.type == "cuda" else _allocated(trainer, batch)
@@ -169,20 +169,7 @@ def prediction(trainer: Any) -> Any:
     """The planner's estimate for this rank."""
     from firstlight.planning.memory import memory_per_rank
 
-    config, ranks = trainer.config, trainer.ranks
-    return memory_per_rank(
-        config.model,
-        ranks.layout,
-        micro_batch_size=trainer.batch.micro_batch_size,
-        sequence_length=config.data.sequence_length,
-        accumulation=trainer.batch.gradient_accumulation_steps,
-        precision=config.training.precision,
-        recompute=config.training.recompute,
-        schedule=config.parallel.pipeline_schedule,
-        stages_per_rank=config.parallel.stages_per_rank,
-        reshard_after_forward=config.parallel.reshard_after_forward,
-        device_type=ranks.device.type,
-    )[ranks.place.pipeline]
+    return of_this_rank(memory_per_rank, trainer)
 
 
 def _allocated(trainer: Any, batch: Any) -> int:

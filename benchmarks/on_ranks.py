@@ -149,3 +149,21 @@ def trainer_and_batch(settings: Settings, rank: int, world_size: int, store: str
     shape = (rows, config.data.sequence_length)
     ids, targets = (torch.randint(config.model.vocab_size, shape, generator=generator) for _ in range(2))
     return trainer, TokenBatch(0, ids, targets)
+
+
+def of_this_rank(estimate: Callable[..., Sequence[Any]], trainer: Any) -> Any:
+    """What an estimate of the planner by pipeline rank (`memory_per_rank`, `traffic_per_rank`) says of a trainer's."""
+    config, ranks = trainer.config, trainer.ranks
+    return estimate(
+        config.model,
+        ranks.layout,
+        micro_batch_size=trainer.batch.micro_batch_size,
+        sequence_length=config.data.sequence_length,
+        accumulation=trainer.batch.gradient_accumulation_steps,
+        precision=config.training.precision,
+        recompute=config.training.recompute,
+        schedule=config.parallel.pipeline_schedule,
+        stages_per_rank=config.parallel.stages_per_rank,
+        reshard_after_forward=config.parallel.reshard_after_forward,
+        device_type=ranks.device.type,
+    )[ranks.place.pipeline]

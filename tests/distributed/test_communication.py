@@ -18,7 +18,9 @@ def benchmark() -> ModuleType:
     spec = importlib.util.spec_from_file_location("benchmark_communication", FILE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FILE.parent)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -35,7 +37,7 @@ def benchmark() -> ModuleType:
 )
 def test_ranks_send_what_the_formula_says(benchmark: ModuleType, settings: dict[str, Any]) -> None:
     small = {"data.sequence_length": 32, "model.hidden_size": 64, "model.intermediate_size": 128}
-    ranks = benchmark.run_ranks("count", {**small, **settings}, timeout=240)
+    (ranks,) = benchmark.run_ranks(benchmark.__file__, "count", [{**small, **settings}], timeout=240)
     assert len(ranks) == 2
     for rank in ranks:
         expected = {kind: count for kind, count in rank["formula"].items() if count}

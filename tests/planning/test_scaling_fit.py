@@ -141,7 +141,6 @@ def test_what_is_held_out_is_what_costs_most() -> None:
     assert hold_out(runs, 0)[1] == []
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published runs are part of a checkout, not of a package")
 def test_counting_the_head_and_not_the_look_up_predicts_the_largest_published_runs_better() -> None:
     errors = {}
     for key in ("N_no_embed", "N"):

@@ -22,8 +22,6 @@ from firstlight.model import Columns
 from firstlight.planning.schedules import SEVERAL_STAGES
 
 SCHEDULES: dict[str, Any] = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, **SEVERAL_STAGES}
-SPLIT_BACKWARD = ("interleaved_zero_bubble", "zbv")
-"""Schedules that take the backward pass apart, which compiled blocks and selective recomputation do not allow."""
 
 
 class Elsewhere(nn.Module):

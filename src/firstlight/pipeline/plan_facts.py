@@ -71,23 +71,8 @@ def loss_words(loss: Loss, say: Say) -> str:
 
 
 def at_peak(memory: RankMemory) -> dict[str, int]:
-    """Bytes by part at the moment when a rank needs the most (`RankMemory.tensors`); they add up to its total."""
-    passing = {"buffers": memory.buffers, "backward": memory.backward}
-    moments: tuple[dict[str, int], ...] = (
-        {"activations": memory.activations, "gradients": memory.earlier_gradients, "head": memory.head},
-        {
-            "activations": memory.activations,
-            "gradients": max(memory.earlier_gradients, memory.head_gradients),
-            **passing,
-        },
-        {"activations": memory.block_activations, "gradients": memory.gradients, **passing},
-    )
-    fullest = max(moments, key=lambda moment: sum(moment.values()))
-    return {
-        **{name: getattr(memory, name) for name in ("parameters", "optimizer", "compute_weights")},
-        **fullest,
-        "rest": memory.fragmentation + memory.device_context,
-    }
+    """Bytes by part when a rank needs the most, what is no tensor as the rest; they add up to its total."""
+    return {**memory.at_peak(), "rest": memory.fragmentation + memory.device_context}
 
 
 def _model(plan: Plan, say: Say) -> Facts:

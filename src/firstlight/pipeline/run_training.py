@@ -13,11 +13,11 @@ from firstlight.config.run import LaunchConfig
 from firstlight.parallel.compile import why_not_compile
 from firstlight.parallel.float8 import check_float8
 from firstlight.parallel.parallel_model import ParallelModel
-from firstlight.parallel.pipeline import SPLIT_BACKWARD
 from firstlight.parallel.ranks import Ranks, local_device, start_ranks, stop_ranks
 from firstlight.pipeline.scoring import score_splits
 from firstlight.pipeline.stages import Prepared, describe_datasets, prepare
 from firstlight.planning.flops import parameter_count, training_flops_per_token
+from firstlight.planning.in_flight import SPLIT_BACKWARD
 from firstlight.recipe import apply_overrides, config_diff, load_config, parse_config, read_recipe
 from firstlight.support.console import heading, human_count, note, warn
 from firstlight.support.errors import ConfigError

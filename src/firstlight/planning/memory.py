@@ -75,6 +75,18 @@ class RankMemory:
         first_block = self.block_activations + self.gradients + passing
         return self.parameters + self.optimizer + self.compute_weights + max(head, last_block, first_block)
 
+    def at_peak(self) -> dict[str, int]:
+        """`tensors` by part at that moment. Apart from it, because a search asks for thousands of sums."""
+        passing = {"buffers": self.buffers, "backward": self.backward}
+        last_gradients = max(self.earlier_gradients, self.head_gradients)
+        moments: tuple[dict[str, int], ...] = (
+            {"activations": self.activations, "gradients": self.earlier_gradients, "head": self.head},
+            {"activations": self.activations, "gradients": last_gradients, **passing},
+            {"activations": self.block_activations, "gradients": self.gradients, **passing},
+        )
+        always = {"parameters": self.parameters, "optimizer": self.optimizer, "compute_weights": self.compute_weights}
+        return always | max(moments, key=lambda moment: sum(moment.values()))
+
     @property
     def fragmentation(self) -> int:
         """What the allocator holds and cannot hand out."""

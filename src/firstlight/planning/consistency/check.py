@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from firstlight.planning.consistency import length, machine, rates, shape
 from firstlight.planning.consistency.situation import Situation
-from firstlight.planning.diagnosis import SEVERITIES, CannotTell, Finding
+from firstlight.planning.diagnosis import Finding, ask_all
 
 Check = Callable[[Situation], Iterator[Finding]]
 
@@ -55,12 +55,4 @@ class Consistency:
 
 def check_consistency(situation: Situation, found_before: Iterable[Finding] = ()) -> Consistency:
     """Ask every check. found_before: what reading the recipe has found already."""
-    findings = list(found_before)
-    not_looked_at = {}
-    for name, check in CHECKS.items():
-        try:
-            findings += check(situation)
-        except CannotTell as missing:
-            not_looked_at[name] = str(missing)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Consistency(tuple(findings), tuple(name for name in CHECKS if name not in not_looked_at), not_looked_at)
+    return Consistency(*ask_all(CHECKS, situation, found_before))

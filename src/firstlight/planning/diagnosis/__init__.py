@@ -4,7 +4,7 @@ A rule looks at a `RunRecord` and gives findings, or raises `CannotTell` with wh
 threshold comes from a paper it says so; the others are conventions of this package. Nothing here reads or writes.
 """
 
-from firstlight.planning.diagnosis.diagnose import RULES, Diagnosis, diagnose
+from firstlight.planning.diagnosis.diagnose import RULES, Diagnosis, ask_all, diagnose
 from firstlight.planning.diagnosis.finding import SEVERITIES, Finding, Severity
 from firstlight.planning.diagnosis.record import CannotTell, RunRecord, SourceRecord
 
@@ -17,5 +17,6 @@ __all__ = [
     "RunRecord",
     "Severity",
     "SourceRecord",
+    "ask_all",
     "diagnose",
 ]

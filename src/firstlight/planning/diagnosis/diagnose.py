@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from firstlight.planning.diagnosis import data, ending, norms, pace, progress, spikes, validation
 from firstlight.planning.diagnosis.finding import SEVERITIES, Finding
 from firstlight.planning.diagnosis.record import CannotTell, RunRecord
 
+Subject = TypeVar("Subject")
 Rule = Callable[[RunRecord], Iterator[Finding]]
 
 RULES: dict[str, Rule] = {
@@ -58,12 +60,19 @@ class Diagnosis:
 
 def diagnose(record: RunRecord) -> Diagnosis:
     """Ask every rule."""
-    findings: list[Finding] = []
+    return Diagnosis(*ask_all(RULES, record))
+
+
+def ask_all(
+    rules: Mapping[str, Callable[[Subject], Iterator[Finding]]], subject: Subject, found_before: Iterable[Finding] = ()
+) -> tuple[tuple[Finding, ...], tuple[str, ...], dict[str, str]]:
+    """(findings, most severe first; rules that looked; those that could not, and what they would have needed)."""
+    findings = list(found_before)
     not_looked_at = {}
-    for name, rule in RULES.items():
+    for name, rule in rules.items():
         try:
-            findings += rule(record)
+            findings += rule(subject)
         except CannotTell as missing:
             not_looked_at[name] = str(missing)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Diagnosis(tuple(findings), tuple(name for name in RULES if name not in not_looked_at), not_looked_at)
+    return tuple(findings), tuple(name for name in rules if name not in not_looked_at), not_looked_at
