@@ -90,6 +90,11 @@ def test_a_batch_that_does_not_come_out_is_a_problem_with_its_arithmetic_and_the
         ("llama-7b", ["schedule.name=wsd", "schedule.decay_steps=299000"], "exceed training"),
         ("llama-1b", ["launch.gpus_per_node=12"], "512 ≠ 8 × 5 × 12"),
         ("llama-7b", ["parallel.context=2", "training.recompute=full"], "compiled blocks"),
+        (
+            "llama-7b",
+            ["parallel.pipeline_schedule=zbv", "training.compile=false", "training.recompute=full"],
+            "would keep in memory all the same",
+        ),
     ],
 )
 def test_what_training_refuses_is_a_problem_in_its_own_words(recipe: str, overrides: list[str], said: str) -> None:

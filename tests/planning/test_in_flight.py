@@ -59,6 +59,22 @@ def test_what_waits_for_the_weights_half_counts_for_itself(case, size):
         assert found == max(itertools.accumulate(steps[action.kind] for action in actions))
 
 
+@settings(max_examples=60)
+@given(st.sampled_from([case for case in CASES if case[0] in SEVERAL]), st.data())
+def test_the_head_is_at_work_only_when_the_last_stage_is(case, data):
+    schedule, ranks, stages, microbatches = case
+    owners = stage_ranks(schedule, ranks, stages)
+    sizes = data.draw(st.lists(st.integers(0, 9), min_size=len(owners), max_size=len(owners)))
+    kept = np.array([[sizes[stage] for stage, owner in enumerate(owners) if owner == rank] for rank in range(ranks)])
+    last, rank = len(owners) - 1, owners[-1]
+    flying, held, most = 0, 0, 0
+    for action in schedule_order(schedule, ranks, stages, microbatches)[rank]:
+        flying += ((action.kind == "F") - (action.kind in "BI")) * (action.stage == last)
+        held += ((action.kind == "F") - (action.kind in "BW")) * sizes[action.stage]
+        most = max(most, held if flying else 0)
+    assert peak_held(schedule, ranks, stages, microbatches, kept.astype(float), in_last_stage=True)[rank] == most
+
+
 @pytest.mark.parametrize("ranks", [2, 8, 64])
 def test_1f1b_holds_as_many_as_ranks_follow_and_interleaving_more(ranks):
     """Narayanan et al. 2021, section 2.2.1; Korthikanti et al. 2022, section 4.2.3: L (1 + (p-1)/(p·v)) layers."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -38,7 +37,10 @@ MEMORY_PARTS = {
     "compute_weights": "weights to multiply with",
     "activations": "activations that are kept",
     "backward": "a block's backward pass",
+    "buffers": "gradients on their way (FSDP)",
     "head": "head and loss",
+    "fragmentation": "margin of the allocator",
+    "device_context": "device's own context",
     "total": "most at a time",
 }
 
@@ -92,7 +94,7 @@ def show_pipeline(
         costs,
     )
     show_section(f"Pipeline: {schedule}, ranks wait {100 * bubble:.1f} % of a step")
-    unit = _unit(memory)
+    unit = _unit([rank.total for rank in memory])
     table = _table("pipeline rank", "layers", "work", "most parameters", unit, left=2)
     for rank in range(layout.pipeline):
         here = [stage for stage, owner in enumerate(owners) if owner == rank]
@@ -105,26 +107,29 @@ def show_pipeline(
 
 
 def show_memory(memory: list[RankMemory], config: RunConfig, device_type: str) -> None:
-    """Bytes by part, of the pipeline ranks that need the most and the least."""
+    """Bytes by part at the moment when they are the most, of the pipeline ranks that need the most and the least."""
     training = config.training
     recompute = "nothing recomputed" if training.recompute == "none" else f"{training.recompute} recomputation"
     show_section(f"Memory of a rank: an estimate for {device_type}, {training.precision}, {recompute}")
-    _show_by_part(memory, MEMORY_PARTS)
+    whole = ("fragmentation", "device_context", "total")
+    _show_by_part(
+        [{**rank.at_peak(), **{part: getattr(rank, part) for part in whole}} for rank in memory], MEMORY_PARTS
+    )
 
 
 def show_traffic(traffic: list[StepTraffic]) -> None:
     """Bytes by purpose, of the pipeline ranks that send the most and the least."""
     show_section("Sent by a rank in a step")
-    _show_by_part(traffic, TRAFFIC_PARTS)
+    _show_by_part([{part: getattr(rank, part) for part in TRAFFIC_PARTS} for rank in traffic], TRAFFIC_PARTS)
 
 
-def _show_by_part(estimates: Sequence[Any], parts: dict[str, str]) -> None:
-    ordered = sorted(range(len(estimates)), key=lambda rank: estimates[rank].total)
+def _show_by_part(ranks: Sequence[Mapping[str, int]], parts: dict[str, str]) -> None:
+    ordered = sorted(range(len(ranks)), key=lambda rank: ranks[rank]["total"])
     shown = list(dict.fromkeys((ordered[-1], ordered[0])))
-    unit = _unit(estimates)
-    table = _table("", *[unit] if len(estimates) == 1 else [f"pipeline rank {rank}, {unit}" for rank in shown], left=1)
-    for field, name in parts.items():
-        values = [getattr(estimates[rank], field) for rank in shown]
+    unit = _unit([rank["total"] for rank in ranks])
+    table = _table("", *[unit] if len(ranks) == 1 else [f"pipeline rank {rank}, {unit}" for rank in shown], left=1)
+    for part, name in parts.items():
+        values = [ranks[rank].get(part, 0) for rank in shown]
         if any(values):
             table.add_row(name, *(_amount(value, unit) for value in values))
     out.print(table)
@@ -180,8 +185,8 @@ def _range(blocks: range) -> str:
     return f"{blocks[0]} to {blocks[-1]}" if len(blocks) > 1 else str(blocks[0])
 
 
-def _unit(estimates: Sequence[Any]) -> str:
-    return "GiB" if max(estimate.total for estimate in estimates) >= _BYTES["GiB"] else "MiB"
+def _unit(totals: Sequence[int]) -> str:
+    return "GiB" if max(totals) >= _BYTES["GiB"] else "MiB"
 
 
 def _amount(number: float, unit: str) -> str:

@@ -147,10 +147,11 @@ def check_combinations(config: RunConfig) -> None:
             f"parallel.pipeline_schedule {schedule} takes the backward pass apart, which compiled blocks do not allow; "
             "use training.compile=false, or pipeline_schedule=interleaved."
         )
-    if training.recompute == "selective":
+    if training.recompute != "none":
+        why = "does not allow" if training.recompute == "selective" else "would keep in memory all the same"
         raise ConfigError(
-            f"parallel.pipeline_schedule {schedule} takes the backward pass apart, which training.recompute=selective "
-            "does not allow; use training.recompute=full or none, or pipeline_schedule=interleaved."
+            f"parallel.pipeline_schedule {schedule} takes the backward pass apart, which training.recompute="
+            f"{training.recompute} {why}; use training.recompute=none, or pipeline_schedule=interleaved."
         )
 
 

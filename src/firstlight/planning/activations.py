@@ -63,11 +63,12 @@ class ActivationSizes(RankSizes):
 
     def backward_per_token(self, recompute: Recompute) -> float:
         """Bytes that a block's backward pass needs besides, for each token: what was not kept, and gradients, of which
-        those of the feed-forward layer are the widest."""
+        those of the feed-forward layer are the widest: of both factors where it is gated."""
         assert self.model.intermediate_size is not None
         inner = self.width * self.model.intermediate_size / self.layout.tensor
         stream = FP32 * self.model.hidden_size / self.layout.tensor
-        return self.kept_per_token("none") - self.kept_per_token(recompute) + 2 * inner + stream
+        gradients = inner * (2 if self.model.family.gated else 1) + stream
+        return self.kept_per_token("none") - self.kept_per_token(recompute) + gradients
 
     def waiting_per_token(self) -> float:
         """Bytes that a block keeps for each token between the two halves of a backward pass that is taken apart: what

@@ -32,15 +32,22 @@ def peak_held(
     microbatches: int,
     kept: NDArray[np.float64],
     waiting: NDArray[np.float64] | None = None,
+    *,
+    in_last_stage: bool = False,
 ) -> NDArray[np.float64]:
     """The most that each rank holds at a time: [ranks].
 
     kept: what one micro-batch keeps in each stage of each rank until it goes backward there, [ranks, stages of a rank],
     stages rising. waiting: what it keeps where the gradient of the input is done and that of the weights is not, which
-    only schedules that take the backward pass apart know; unset, as much.
+    only schedules that take the backward pass apart know; unset, as much. in_last_stage: only at moments when the last
+    stage of the rank has a micro-batch in flight.
     """
-    held = np.concatenate((kept, kept if waiting is None else waiting), axis=1)
-    return np.einsum("rms,rs->rm", in_flight(schedule, ranks, stages_per_rank, microbatches), held).max(axis=1)
+    sizes = np.concatenate((kept, kept if waiting is None else waiting), axis=1)
+    counts = in_flight(schedule, ranks, stages_per_rank, microbatches)
+    held = np.einsum("rms,rs->rm", counts, sizes)
+    if in_last_stage:
+        held = np.where(counts[:, :, stages_per_rank - 1] > 0, held, 0)
+    return held.max(axis=1)
 
 
 @functools.cache

@@ -53,6 +53,9 @@ class RankMemory:
     """FSDP's gradients on their way between ranks."""
     activations: int
     """What blocks keep for the backward pass, of all micro-batches in flight."""
+    head_activations: int
+    """Of `activations`, the most that is there while the head is at work: a rank with several stages holds more while
+    the last one has nothing in flight."""
     block_activations: int
     """Of `activations`, what one block keeps of one micro-batch."""
     backward: int
@@ -69,7 +72,7 @@ class RankMemory:
     def tensors(self) -> int:
         """The most at a time: when the forward pass ends and the head is at work, when the last block goes backward,
         or when the first one does, whose pass ends with all gradients there and no other activations left."""
-        head = self.activations + self.earlier_gradients + self.head
+        head = self.head_activations + self.earlier_gradients + self.head
         passing = self.buffers + self.backward
         last_block = self.activations + max(self.earlier_gradients, self.head_gradients) + passing
         first_block = self.block_activations + self.gradients + passing
@@ -80,7 +83,7 @@ class RankMemory:
         passing = {"buffers": self.buffers, "backward": self.backward}
         last_gradients = max(self.earlier_gradients, self.head_gradients)
         moments: tuple[dict[str, int], ...] = (
-            {"activations": self.activations, "gradients": self.earlier_gradients, "head": self.head},
+            {"activations": self.head_activations, "gradients": self.earlier_gradients, "head": self.head},
             {"activations": self.activations, "gradients": last_gradients, **passing},
             {"activations": self.block_activations, "gradients": self.gradients, **passing},
         )
@@ -129,8 +132,8 @@ def memory_per_rank(
 
     accumulation: micro-batches a step. reshard_after_forward: FSDP frees a block's weights between its passes (unset:
     without a pipeline it does). predicted: share of positions whose token is predicted, 1 for a causal model. Sizes are
-    taken as evenly divided. Full recomputation saves nothing in schedules that take the backward pass apart, and may
-    cost more than the estimate says.
+    taken as evenly divided. Recomputation saves nothing in schedules that take the backward pass apart, and is refused
+    there by `train`; the estimate counts none.
     """
     sizes = ActivationSizes(model, layout, precision, device_type)
     pipeline = layout.pipeline > 1
@@ -142,10 +145,11 @@ def memory_per_rank(
         recompute = "none"  # what one half of the backward pass brings back, the other still needs
     kept_by_block = tokens * sizes.kept_per_token(recompute)
     kept = stages.blocks * kept_by_block + between_stages
-    held = most = kept[:, 0]
+    held = most = with_head = kept[:, 0]
     if pipeline:
         schedule_sizes = schedule, layout.pipeline, stages_per_rank, accumulation
         held = most = peak_held(*schedule_sizes, kept, np.zeros_like(kept))
+        with_head = peak_held(*schedule_sizes, kept, np.zeros_like(kept), in_last_stage=True)
         if split:
             waiting = stages.blocks * (tokens * sizes.waiting_per_token()) + between_stages
             most = peak_held(*schedule_sizes, kept, waiting)
@@ -153,8 +157,8 @@ def memory_per_rank(
     head = sizes.head_bytes(tokens, predicted)
     on_accelerator = device_type != "cpu"
     estimates = []
-    per_rank = zip(stages.blocks.sum(1).tolist(), held.tolist(), (most - held).tolist(), strict=True)
-    for rank, (blocks, activations, waiting_bytes) in enumerate(per_rank):
+    per_rank = np.stack((stages.blocks.sum(1), held, with_head, most - held), axis=1).tolist()
+    for rank, (blocks, activations, head_activations, waiting_bytes) in enumerate(per_rank):
         first, last = rank == stages.first, rank == stages.last
         always, gathering = sizes.units(first, last, pipeline)
         held_parameters = sum(always) + sum(gathering) + blocks * sizes.block
@@ -181,6 +185,7 @@ def memory_per_rank(
                 compute_weights=round(compute_weights),
                 buffers=round(buffers),
                 activations=round(activations),
+                head_activations=round(head_activations),
                 block_activations=round(kept_by_block) if blocks else 0,
                 backward=round(backward + waiting_bytes) if blocks else 0,
                 head=round(head) if last else 0,
