@@ -66,6 +66,9 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         fields |= {"rope_theta": draw(st.floats(1e2, 1e7)), "local_rope_theta": draw(st.floats(1e2, 1e7))}
     if architecture == "bert":
         fields["type_vocab_size"] = draw(st.integers(1, 4))
+    fields["attention_dropout"] = draw(st.floats(0, 0.99))
+    if architecture in ("bert", "gpt2"):
+        fields["hidden_dropout"] = draw(st.floats(0, 0.99))
     return ModelConfig(architecture=architecture, objective=objective, **{**SMALL, **fields}).resolved()
 
 
@@ -119,6 +122,43 @@ def test_both_styles_of_local_attention_are_read() -> None:
     assert read(old) == read(fresh) == read(new)
     assert (read(old).rope_theta, read(old).local_rope_theta, read(old).global_attention_every) == (9e4, 3e3, 3)
     assert read({**old, "local_rope_theta": None}).local_rope_theta == 9e4
+
+
+@pytest.mark.parametrize(
+    ("architecture", "objective", "names"),
+    [
+        ("gpt2", "causal", {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.2}),
+        ("bert", "masked", {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}),
+        ("llama", "causal", {"attention_dropout": 0.2}),
+        ("olmo2", "causal", {"attention_dropout": 0.2}),
+        ("modernbert", "masked", {"attention_dropout": 0.2, "embedding_dropout": 0.0, "mlp_dropout": 0.0}),
+        ("llama", "masked", {"attention_dropout": 0.2}),
+    ],
+)
+def test_dropout_has_the_names_of_its_family(
+    architecture: str, objective: str, names: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = 0.1 if 0.1 in names.values() else 0.0
+    content = written(architecture, objective, hidden_dropout=hidden, attention_dropout=0.2)
+    assert {name: content[name] for name in content if "drop" in name} == names
+    config = read(content)
+    assert (config.hidden_dropout, config.attention_dropout) == (hidden, 0.2)
+    assert "dropout" not in capsys.readouterr().err
+    left_out = {name: value for name, value in content.items() if name not in names}
+    default = 0.1 if hidden else 0.0  # of the class of `transformers`
+    assert (read(left_out).hidden_dropout, read(left_out).attention_dropout) == (default, default)
+
+
+def test_dropout_without_counterpart_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    config = read({**written("gpt2"), "resid_pdrop": 0.1, "embd_pdrop": 0.3, "attn_pdrop": 0})
+    assert (config.hidden_dropout, config.attention_dropout) == (0.1, 0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "config.json: embd_pdrop 0.3 has no counterpart here: training goes on with hidden_dropout 0.1" in said
+    config = read({**written("modernbert", "masked"), "mlp_dropout": 0.1, "attention_dropout": 0.2})
+    assert (config.hidden_dropout, config.attention_dropout) == (0, 0.2)
+    assert "mlp_dropout 0.1 has no counterpart" in " ".join(capsys.readouterr().err.split())
+    written("llama", hidden_dropout=0.3)
+    assert "model.hidden_dropout 0.3 is left out, because LlamaForCausalLM" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

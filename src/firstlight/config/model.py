@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -11,6 +11,7 @@ from firstlight.config.batch import divisors, nearest_multiples
 from firstlight.config.families import DEFAULTS, FAMILIES, Architecture, Family, Objective
 from firstlight.support.errors import ConfigError
 
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 _OPTIONAL = sorted(frozenset().union(*(family.optional for family in FAMILIES.values())))
 
 
@@ -83,6 +84,10 @@ class ModelConfig(Section):
     """Input embedding and output head share one matrix; unset: true for gpt2, bert and modernbert."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the normal initialisation."""
+    hidden_dropout: Dropout = 0.0
+    """Share of the embeddings and of what each attention and feed-forward layer adds that training sets to 0."""
+    attention_dropout: Dropout = 0.0
+    """Share of the attention weights that training sets to 0; above 0, attention is computed without fused kernels."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -95,6 +100,11 @@ class ModelConfig(Section):
     def causal(self) -> bool:
         """Whether a token sees only those before it."""
         return (self.objective or self.family.objectives[0]) == "causal"
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether training drops anything."""
+        return self.hidden_dropout > 0 or self.attention_dropout > 0
 
     def is_global(self, layer: int) -> bool:
         """Whether a block, counted from 0, sees all positions, on a resolved configuration."""

@@ -32,8 +32,10 @@ class HuggingFaceClass:
     """What a config.json means that leaves a field out; a field of `fields` that is not here must be given."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Field → the values with which the class computes what the family does; the first is the class's default."""
-    dropouts: tuple[str, ...] = ()
-    """Dropout, which Firstlight has not: read with a note, written as 0."""
+    dropouts: Mapping[str, str | None] = field(default_factory=dict)
+    """Field of config.json → field of `ModelConfig` with the same dropout, or None: read with a note, written as 0."""
+    dropout: float = 0.0
+    """What a config.json means that leaves one of them out."""
     converters: tuple[Converter, ...] = ()
     names: Names
     free: frozenset[str] = frozenset()
@@ -60,12 +62,13 @@ _DECODER_FIELDS = {**_SIZES, **_GROUPS, "rms_norm_eps": "norm_eps"}
 _HEAD_DIM = {"head_dim": "head_dim"}
 _DEFAULTS = {"initializer_range": 0.02, "tie_word_embeddings": False, "num_key_value_heads": None, "rms_norm_eps": 1e-6}
 _SILU = {"hidden_act": ("silu", "swish")}
+_ATTENTION_DROPOUT: dict[str, str | None] = {"attention_dropout": "attention_dropout"}
 _NO_BIAS = {"attention_bias": (False,), "mlp_bias": (False,)}
 _LLAMA: dict[str, Any] = {
     "architecture": "llama",
     "fields": {**_DECODER_FIELDS, **_HEAD_DIM},
     "fixed": {**_SILU, **_NO_BIAS},
-    "dropouts": ("attention_dropout",),
+    "dropouts": _ATTENTION_DROPOUT,
     "converters": (ROTARY, FULL),
     "names": DECODER,
     "heads_divide_width": True,
@@ -86,7 +89,7 @@ CLASSES = (
         fields={**_DECODER_FIELDS, **_HEAD_DIM},
         defaults={**_DEFAULTS, "num_key_value_heads": 8, "head_dim": None, "max_position_embeddings": 131072},
         fixed=_SILU,
-        dropouts=("attention_dropout",),
+        dropouts=_ATTENTION_DROPOUT,
         converters=(ROTARY, WINDOW),
         names=DECODER,
     ),
@@ -97,7 +100,7 @@ CLASSES = (
         fields=_DECODER_FIELDS,
         defaults={**_DEFAULTS, "num_key_value_heads": 32, "max_position_embeddings": 32768},
         fixed=_SILU,
-        dropouts=("attention_dropout",),
+        dropouts=_ATTENTION_DROPOUT,
         converters=(ROTARY, SWITCHED_WINDOW),
         names=DECODER,
     ),
@@ -108,7 +111,7 @@ CLASSES = (
         fields={**_DECODER_FIELDS, **_HEAD_DIM},
         defaults={**_DEFAULTS, "num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32768},
         fixed={**_SILU, "attention_bias": (False,)},
-        dropouts=("attention_dropout",),
+        dropouts=_ATTENTION_DROPOUT,
         converters=(ROTARY, SWITCHED_WINDOW),
         names=DECODER,
     ),
@@ -119,7 +122,7 @@ CLASSES = (
         fields=_DECODER_FIELDS,
         defaults={**_DEFAULTS, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
         fixed={**_SILU, "attention_bias": (False,)},
-        dropouts=("attention_dropout",),
+        dropouts=_ATTENTION_DROPOUT,
         converters=(ROTARY, FULL),
         names=OLMO2,
     ),
@@ -152,7 +155,8 @@ CLASSES = (
             "reorder_and_upcast_attn": (False,),
             "add_cross_attention": (False,),
         },
-        dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        dropouts={"resid_pdrop": "hidden_dropout", "embd_pdrop": "hidden_dropout", "attn_pdrop": "attention_dropout"},
+        dropout=0.1,
         names=GPT2,
         free=frozenset(
             {
@@ -184,7 +188,8 @@ CLASSES = (
             "is_decoder": (False,),
             "add_cross_attention": (False,),
         },
-        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        dropouts={"hidden_dropout_prob": "hidden_dropout", "attention_probs_dropout_prob": "attention_dropout"},
+        dropout=0.1,
         names=BERT,
         free=frozenset(
             {"classifier_dropout", "directionality"}
@@ -214,7 +219,7 @@ CLASSES = (
             "classifier_bias": (False,),
             "decoder_bias": (True,),
         },
-        dropouts=("attention_dropout", "embedding_dropout", "mlp_dropout"),
+        dropouts={**_ATTENTION_DROPOUT, "embedding_dropout": None, "mlp_dropout": None},
         converters=(PER_TYPE,),
         names=MODERNBERT,
         free=frozenset(

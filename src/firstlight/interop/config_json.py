@@ -41,11 +41,8 @@ def read_config(content: Mapping[str, Any], origin: str) -> tuple[HuggingFaceCla
         if value not in values:
             has = " or ".join(repr(other) for other in values)
             raise fields.refusal(name, value, f"Firstlight's {theirs.architecture} computes with {has}")
-    dropouts = {name: fields.take_number(name) for name in theirs.dropouts}
+    settings |= _read_dropouts(fields, theirs)
     fields.check_rest(HARMLESS | theirs.free)
-    if any(dropouts.values()):
-        shown = ", ".join(f"{name} {value:g}" for name, value in dropouts.items() if value)
-        note(f"{origin}: {shown}: Firstlight trains without dropout; what the model computes is the same.")
     whole = parse_config({"name": "model", "data": {"sequence_length": 1}, "model": settings}, origin)
     return theirs, whole.model.resolved()
 
@@ -69,10 +66,32 @@ def write_config(config: ModelConfig, tokenizer: Tokenizer, dtype: str) -> dict[
     settings |= {name: getattr(config, ours) for name, ours in theirs.fields.items()}
     settings["vocab_size"] = config.vocab_size - config.vocab_padding
     settings |= {name: values[0] for name, values in theirs.fixed.items()}
-    settings |= dict.fromkeys(theirs.dropouts, 0.0)
+    settings |= {name: 0.0 if ours is None else getattr(config, ours) for name, ours in theirs.dropouts.items()}
+    if config.hidden_dropout and "hidden_dropout" not in theirs.dropouts.values():
+        note(
+            f"export: model.hidden_dropout {config.hidden_dropout:g} is left out, because {theirs.name} has no field "
+            "for it; it matters in training only."
+        )
     for converter in theirs.converters:
         settings |= converter.write(config)
     return {**settings, **_token_ids(theirs, tokenizer), "dtype": dtype, "use_cache": config.causal}
+
+
+def _read_dropouts(fields: Fields, theirs: HuggingFaceClass) -> dict[str, float]:
+    """What config.json says of dropout, as fields of `ModelConfig`, with a note of what these cannot say."""
+    settings: dict[str, float] = {}
+    left_out = []
+    for name, ours in theirs.dropouts.items():
+        value = fields.take_number(name, theirs.dropout) or 0.0
+        if settings.setdefault(ours, value) != value if ours else value:
+            left_out.append(f"{name} {value:g}")
+    if left_out:
+        kept = ", ".join(f"{ours} {value:g}" for ours, value in settings.items())
+        note(
+            f"{fields.origin}: {', '.join(left_out)} has no counterpart here: training goes on with {kept}; what the "
+            "model computes otherwise is the same."
+        )
+    return settings
 
 
 def _token_ids(theirs: HuggingFaceClass, tokenizer: Tokenizer) -> dict[str, int | None]:

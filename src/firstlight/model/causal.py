@@ -29,7 +29,8 @@ class CausalLanguageModel(LanguageModel):
         here, and count where they are not -100. Positions whose attention_mask is 0 are padding: nothing attends to
         them and their labels do not count. Returns {"loss": scalar fp32 or None, "logits": [batch, sequence, vocab]}.
         """
-        logits = self.logits(self.model(input_ids, padding_mask=attention_mask))
+        keys = self.dropout_keys(None, input_ids)
+        logits = self.logits(self.model(input_ids, padding_mask=attention_mask, dropout_keys=keys))
         if labels is None:
             return {"loss": None, "logits": logits}
         if attention_mask is not None:

@@ -97,6 +97,15 @@ class LanguageModel(nn.Module):
         """Fill every parameter anew; the same at any device and sharding (see `firstlight.model.init`)."""
         init_weights(self, self.config, seed)
 
+    def dropout_keys(self, given: Tensor | None, rows: Tensor) -> Tensor | None:
+        """What dropout of `rows` is drawn from: `given`, or drawn by PyTorch's generator; None where there is none.
+
+        There is dropout in training mode only, and where the configuration has some. given, result: [batch] int64.
+        """
+        if not (self.training and self.config.has_dropout):
+            return None
+        return torch.randint(2**63 - 1, rows.shape[:1], device=rows.device) if given is None else given
+
     @property
     def head_weight(self) -> Tensor:
         """The matrix from hidden states to logits: [vocab_size, hidden_size]."""
@@ -112,14 +121,17 @@ class LanguageModel(nn.Module):
         targets: Tensor,
         document_ids: Tensor | None = None,
         columns: Columns | None = None,
+        dropout_keys: Tensor | None = None,
     ) -> Tensor:
         """Sum (not mean) of the token losses in nats, as a scalar; for training.
 
         input_ids, targets: [batch, sequence] int64; targets[t] is what position t is to predict (the token after it,
         or the one that was hidden there), -100 is ignored. With document_ids [batch, sequence], attention stays within
-        runs of equal numbers. columns: see `Transformer`.
+        runs of equal numbers. columns: see `Transformer`. dropout_keys: [batch] int64, what dropout of each row is
+        drawn from in training mode; unset: PyTorch's generator draws them.
         """
-        return self.head_loss(self.model(input_ids, document_ids, columns=columns), targets)
+        keys = self.dropout_keys(dropout_keys, input_ids)
+        return self.head_loss(self.model(input_ids, document_ids, columns=columns, dropout_keys=keys), targets)
 
     @torch.no_grad()
     def token_scores(

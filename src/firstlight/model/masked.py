@@ -31,5 +31,8 @@ class MaskedLanguageModel(LanguageModel):
         -100 elsewhere. Positions whose attention_mask is 0 are padding, to which nothing attends. Returns {"loss":
         scalar fp32 or None, "logits": [batch, sequence, vocab]}.
         """
-        logits = self.logits(self.model(input_ids, padding_mask=attention_mask, token_types=token_type_ids))
+        keys = self.dropout_keys(None, input_ids)
+        logits = self.logits(
+            self.model(input_ids, padding_mask=attention_mask, token_types=token_type_ids, dropout_keys=keys)
+        )
         return {"loss": None if labels is None else self._mean_loss(logits, labels), "logits": logits}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from firstlight.config import ModelConfig
 from firstlight.model.attention import Attention
 from firstlight.model.cache import KeyValueCache, LayerCache
+from firstlight.model.dropout import ATTENTION_OUTPUT, EMBEDDING, FEED_FORWARD, Draws, draws_of_blocks, drop_hidden
 from firstlight.model.feed_forward import FeedForward
 from firstlight.model.masks import attention_mask, positions_in_documents
 from firstlight.model.norm import make_norm, matmul_dtype, under_autocast
@@ -39,7 +40,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.norm_place = config.family.norm_place
+        self.norm_place, self.dropout = config.family.norm_place, config.hidden_dropout
         stream = self.norm_place != "pre"
         first_norm = layer > 0 or config.family.first_norm
         self.input_layernorm = make_norm(config, stream=stream) if first_norm else nn.Identity()
@@ -48,21 +49,42 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(
-        self, hidden: Tensor, rope: Tensor | None, mask: Tensor | None, cache: LayerCache | None = None
+        self,
+        hidden: Tensor,
+        rope: Tensor | None,
+        mask: Tensor | None,
+        cache: LayerCache | None = None,
+        draws: Draws | None = None,
     ) -> Tensor:
-        """hidden: [batch, sequence, hidden_size] → the same shape and type."""
-        hidden = self._add(hidden, self.input_layernorm, lambda inputs: self.self_attn(inputs, rope, mask, cache))
-        return self._add(hidden, self.post_attention_layernorm, self.mlp)
+        """hidden: [batch, sequence, hidden_size] → the same shape and type. draws: for dropout; None: without."""
 
-    def _add(self, hidden: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.norm_place == "pre":
-            return hidden + sublayer(norm(hidden))
-        output = sublayer(hidden.to(matmul_dtype(hidden)))
-        return norm(hidden + output) if self.norm_place == "post" else hidden + norm(output)
+        def attention(inputs: Tensor) -> Tensor:
+            return self.self_attn(inputs, rope, mask, cache, draws)
+
+        hidden = self._add(hidden, self.input_layernorm, attention, draws, ATTENTION_OUTPUT)
+        return self._add(hidden, self.post_attention_layernorm, self.mlp, draws, FEED_FORWARD)
+
+    def _add(
+        self,
+        hidden: Tensor,
+        norm: nn.Module,
+        sublayer: Callable[[Tensor], Tensor],
+        draws: Draws | None,
+        place: int,
+    ) -> Tensor:
+        output = sublayer(norm(hidden) if self.norm_place == "pre" else hidden.to(matmul_dtype(hidden)))
+        if self.norm_place == "reordered":
+            output = norm(output)
+        hidden = hidden + drop_hidden(output, draws, place, self.dropout)
+        return norm(hidden) if self.norm_place == "post" else hidden
 
 
 class Transformer(nn.Module):
-    """Token ids to the last hidden states."""
+    """Token ids to the last hidden states.
+
+    From outside may be replaced `own_places`: positions of the columns → those of the hidden states that lie here,
+    where ranks share the columns between attention and feed-forward layers.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -75,6 +97,8 @@ class Transformer(nn.Module):
         self.embed_norm = make_norm(config, stream=True) if family.embedding_norm else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = make_norm(config) if family.last_norm else None
+        self.embed_dropout = config.hidden_dropout
+        self.own_places: Callable[[Tensor], Tensor] = lambda positions: positions
 
     def forward(
         self,
@@ -84,6 +108,7 @@ class Transformer(nn.Module):
         cache: KeyValueCache | None = None,
         columns: Columns | None = None,
         token_types: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
     ) -> Tensor:
         """input_ids: [batch, sequence] int64 → [batch, sequence, hidden_size], after the last norm.
 
@@ -91,8 +116,8 @@ class Transformer(nn.Module):
         in each. padding_mask: [batch, sequence], 0 at padding, which nothing else attends to. cache: keys and values
         of the positions before `input_ids`; goes with neither of the two. columns: where input_ids holds only these
         columns of longer rows; document_ids are then those of the whole rows. token_types: [batch, sequence], row of
-        each token in the table of types; 0 unless given. Raises ConfigError when the positions exceed
-        max_position_embeddings.
+        each token in the table of types; 0 unless given. dropout_keys: [batch] int64, what all dropout of a row is
+        drawn from; None: no dropout. Raises ConfigError when the positions exceed max_position_embeddings.
         """
         assert cache is None or (document_ids is None and padding_mask is None and columns is None)
         start = cache.length if cache is not None else 0
@@ -112,17 +137,28 @@ class Transformer(nn.Module):
             hidden = hidden.float()  # the residual stream, whatever the table is stored in
         if self.embed_norm is not None:
             hidden = self.embed_norm(hidden)
+        first_draws, *draws = self._draws(dropout_keys, columns)
+        hidden = drop_hidden(hidden, first_draws, EMBEDDING, self.embed_dropout)
         views = {
             everywhere: self._view(columns, everywhere, start, length, document_ids, padding_mask)
             for everywhere in {self.config.is_global(layer) for layer in range(len(self.layers))}
         }
         for index, layer in enumerate(self.layers):
             rope, mask = views[self.config.is_global(index)]
-            if cache is None:
+            if draws[index] is not None:
+                hidden = layer(hidden, rope, mask, None, draws[index])
+            elif cache is None:
                 hidden = layer(hidden, rope, mask)
             else:
                 hidden = layer(hidden, rope, mask, cache.layers[index])
         return hidden if self.norm is None else self.norm(hidden)
+
+    def _draws(self, keys: Tensor | None, columns: Columns) -> list[Draws | None]:
+        """What the embedding and each block draw from; None: nothing is dropped."""
+        count = len(self.layers) + 1
+        if keys is None or not self.config.has_dropout:
+            return [None] * count
+        return [*draws_of_blocks(keys, count, self.own_places(columns.positions), columns.positions)]
 
     def _view(
         self,

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from firstlight.model.attention import repeat_groups
+from firstlight.model.attention import attend_in_blocks, repeat_groups
+from firstlight.model.dropout import DroppedWeights
 from firstlight.parallel.blocks import blocks
 from firstlight.parallel.collectives import all_gather_autograd
 
@@ -38,23 +39,37 @@ class ContextParallelAttention:
         self.group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = True) -> Tensor:
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool = True,
+        dropout: DroppedWeights | None = None,
+    ) -> Tensor:
         """query: [batch, heads, columns, head_dim], key, value: [batch, groups, columns, head_dim] → as query.
 
         mask: [batch or 1, 1, columns, whole sequence] bool; without one, attention is causal or sees everything.
+        dropout: that of this rank's columns.
         """
         key, value = self._gather(torch.stack((key, value))).unbind(0)
         key, value = (repeat_groups(heads, query.shape[1]) for heads in (key, value))
         if not causal:
+            if dropout is not None:
+                return attend_in_blocks(query, key, value, mask=mask, causal=False, dropout=dropout)
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         size = query.shape[2] // 2
         parts = []
         for half, number in enumerate((self.rank, 2 * self.size - 1 - self.rank)):
             rows, end = slice(half * size, (half + 1) * size), (number + 1) * size
-            seen = lower_right(size, end, query.device) if mask is None else mask[:, :, rows, :end]
-            parts.append(
-                F.scaled_dot_product_attention(query[:, :, rows], key[:, :, :end], value[:, :, :end], attn_mask=seen)
-            )
+            heads = query[:, :, rows], key[:, :, :end], value[:, :, :end]
+            seen = None if mask is None else mask[:, :, rows, :end]
+            if dropout is not None:
+                parts.append(attend_in_blocks(*heads, mask=seen, dropout=dropout.rows(rows)))
+                continue
+            seen = lower_right(size, end, query.device) if seen is None else seen
+            parts.append(F.scaled_dot_product_attention(*heads, attn_mask=seen))
         return torch.cat(parts, dim=2)
 
     def _gather(self, mine: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -29,7 +30,10 @@ from firstlight.parallel.sharding import apply_sharding, divide_again, synchroni
 from firstlight.parallel.tensor import apply_tensor_parallel
 from firstlight.planning.pipeline import divide_layers
 from firstlight.support.parts import local_part
+from firstlight.tokens.batches import rank_slice
+from firstlight.tokens.draws import draw
 from firstlight.tokens.loader import TokenBatch
+from firstlight.tokens.permutation import derive_key
 
 
 def stages_of(config: RunConfig, layout: Layout) -> tuple[list[int], list[range]]:
@@ -224,7 +228,16 @@ class ParallelModel:
             for tensor in (batch.input_ids, batch.targets, batch.document_ids)
         )
         assert input_ids is not None and targets is not None
-        return self._columns({"input_ids": input_ids, "targets": targets}, documents)
+        arguments = self._columns({"input_ids": input_ids, "targets": targets}, documents)
+        if not self.config.model.has_dropout:
+            return arguments
+        return {**arguments, "dropout_keys": self._dropout_keys(batch).to(self.ranks.device, non_blocking=True)}
+
+    def _dropout_keys(self, batch: TokenBatch) -> Tensor:
+        """What dropout of this rank's rows is drawn from, by the seed and the number of each sample: [rows] int64."""
+        offset, count = rank_slice(0, self.batch.global_batch_size, self.ranks.data_rank, self.ranks.layout.data)
+        samples = np.arange(batch.first_sample + offset, batch.first_sample + offset + count)
+        return torch.from_numpy(draw(derive_key(self.config.seed, "dropout"), samples).view(np.int64))
 
     def _columns(self, arguments: dict[str, Tensor], document_ids: Tensor | None) -> dict[str, Tensor]:
         """This context rank's columns of ids and targets; document ids stay whole, for the keys of the others."""

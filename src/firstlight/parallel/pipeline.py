@@ -49,6 +49,7 @@ def keep_stage(model: Any, layers: range, first: bool, last: bool) -> None:
         tied_here = last and model.lm_head is None
         body.embed_tokens = HeadTable(body.embed_tokens.weight) if tied_here else Elsewhere()
         body.embed_positions = body.embed_types = body.embed_norm = None
+        body.embed_dropout = 0.0
     if not last:
         body.norm = model.transform = model.head_bias = None
         if model.lm_head is not None:
@@ -101,7 +102,7 @@ class Pipeline:
     def forward_backward(self, factor: Tensor, input_ids: Tensor, **arguments: Tensor) -> Tensor:
         """Run all micro-batches of a step; the sum of their losses × factor on the last stage's rank, 0 elsewhere.
 
-        input_ids and arguments (targets, document_ids): [rows of all micro-batches, …], divided by rows.
+        input_ids and arguments (targets, document_ids, dropout_keys): [rows of all micro-batches, …], divided by rows.
         """
         self.factor = factor
         losses: list[Tensor] = []
@@ -143,12 +144,13 @@ def _forward(
     *,
     targets: Tensor,
     document_ids: Tensor | None = None,
+    dropout_keys: Tensor | None = None,
     per_token: bool = False,
 ) -> Tensor:
     """One stage on one micro-batch. hidden: token ids [rows, columns] on the first stage, else hidden states. The last
     stage gives the summed loss, [1], or with `per_token` the scores of each token, [2, rows, columns]."""
     with context():
-        hidden = model.model(hidden, document_ids, columns=columns)
+        hidden = model.model(hidden, document_ids, columns=columns, dropout_keys=dropout_keys)
         if not last:
             return hidden
         return model.head_scores(hidden, targets) if per_token else model.head_loss(hidden, targets).reshape(1)

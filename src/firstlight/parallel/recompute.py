@@ -45,7 +45,7 @@ def apply_recompute(model: nn.Module, mode: Literal["selective", "full"]) -> Non
 
     Comes before `apply_compile`: a compiled block then holds the recomputation and is planned as a whole.
     """
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # a block draws nothing at random
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # dropout needs no generator
     if mode == "selective":
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
         # The compiler's warning that such a region may hold no in-place operation; a block has none.

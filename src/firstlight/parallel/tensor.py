@@ -57,9 +57,12 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
         _divide(model, "head_bias", mesh)
     for block in blocks(model):
         parallelize_module(block, mesh, _block_plan(block))
+        heads = block.self_attn.q_proj.out_features // block.self_attn.head_dim
+        block.self_attn.first_head = heads // mesh.size() * mesh.get_local_rank()
         if block.self_attn.q_norm is not None and not block.self_attn.norm_heads:
             for name in ("q_norm", "k_norm"):
                 _normalize_over_ranks(getattr(block.self_attn, name), mesh)
+    body.own_places = functools.partial(_part_of_columns, mesh.size(), mesh.get_local_rank())
     loss = VocabularyParallelLoss(mesh)
     model.loss_sum, model.loss_scores = loss.sum, loss.scores  # type: ignore[assignment]
     model.whole = functools.partial(_whole, mesh)  # type: ignore[assignment]
@@ -72,7 +75,7 @@ def _block_plan(block: Any) -> dict[str, Any]:
         "input_layernorm": norm,
         "post_attention_layernorm": norm,
         "self_attn": PrepareModuleInput(
-            input_layouts=(Shard(1), None, None, None), desired_input_layouts=(Replicate(), None, None, None)
+            input_layouts=(Shard(1), *(None,) * 4), desired_input_layouts=(Replicate(), *(None,) * 4)
         ),
         "self_attn.q_proj": by_output,
         "self_attn.k_proj": by_output,
@@ -88,6 +91,11 @@ def _block_plan(block: Any) -> dict[str, Any]:
         heads = SequenceParallel(sequence_dim=2, use_local_output=True)  # divided: each rank normalises its own
         plan |= {"self_attn.q_norm": heads, "self_attn.k_norm": heads}
     return plan
+
+
+def _part_of_columns(size: int, rank: int, positions: Tensor) -> Tensor:
+    """Those of the columns whose hidden states this rank holds between attention and feed-forward layers."""
+    return positions.chunk(size)[rank]
 
 
 def _divide(module: nn.Module, name: str, mesh: DeviceMesh) -> None:

@@ -1,7 +1,7 @@
 """What a rank keeps for the backward pass and needs while it computes, in bytes for each token, from the model's shape.
 
 A list of what a block really saves, in the manner of Korthikanti et al. 2022 (arXiv:2205.05198, eq. 1-5), whose
-34·s·b·h is another block: here the residual stream is fp32, attention keeps no scores and nothing is dropped out. On
+34·s·b·h is another block: here the residual stream is fp32, and attention keeps no scores unless it has dropout. On
 a CPU the list is exact for eager execution of pre-norm models, in every mode (the tests measure it); elsewhere it
 supposes fused norms and attention kernels, and for compiled blocks, which choose what they keep, it is an estimate.
 """
@@ -22,14 +22,18 @@ BLOCK_LOGITS, BLOCK_LOGITS_ELSEWHERE = {"cpu": 1 << 19}, 1 << 27
 """Those of `firstlight.model.loss`."""
 PARALLEL_CHUNK_TOKENS = 4096
 """That of `firstlight.parallel.vocabulary`."""
+SMALLEST_BLOCK, MOST_BLOCKS = 128, 8
+"""Those of `firstlight.model.attention`."""
 
 
 class ActivationSizes(RankSizes):
     """Activations of the parts of a model on one tensor-parallel rank, beside their parameters."""
 
-    def __init__(self, model: ModelConfig, layout: Layout, precision: Precision, device_type: str) -> None:
+    def __init__(
+        self, model: ModelConfig, layout: Layout, precision: Precision, device_type: str, sequence_length: int
+    ) -> None:
         super().__init__(model, layout, precision)
-        self.device_type = device_type
+        self.device_type, self.sequence_length = device_type, sequence_length
 
     def kept_per_token(self, recompute: Recompute) -> float:
         """Bytes that a block keeps for the backward pass, for each token of this rank's part of the sequences."""
@@ -41,14 +45,18 @@ class ActivationSizes(RankSizes):
         keys = model.num_key_value_heads * model.head_dim / tensor
         inner = width * model.intermediate_size / tensor
         kernel = width * queries + FP32 * model.num_attention_heads / tensor  # its result and each row's normalizer
+        products = model.attention_dropout > 0  # instead of a kernel
         gated, rms = model.family.gated, model.family.norm == "rms"
         if recompute == "full":
             return stream
         if recompute == "selective":
             projected = width * (queries + 2 * keys) + inner * (2 if gated else 1)
-            return stream + projected + kernel + 2 * width * model.hidden_size / tensor
-        # Gathered keys and values have a copy for every query head.
-        attention = width * (queries + 2 * (queries * context if context > 1 else keys)) + kernel
+            return stream + projected + (0 if products else kernel) + 2 * width * model.hidden_size / tensor
+        # Gathered keys and values have a copy for every query head, and so have those of plain products.
+        copied = context > 1 or products
+        attention = width * (queries + 2 * (queries * context if copied else keys))
+        attention += width * queries + self.weights_per_token() if products else kernel
+        masks = 2 * model.hidden_size / tensor if model.hidden_dropout else 0  # a byte for each number
         feed_forward = inner * (4 if gated else 2)
         norms = 2 * FP32 * (1 if rms else 2)  # 1 / deviation, and the mean
         head_norms = 0.0
@@ -58,8 +66,17 @@ class ActivationSizes(RankSizes):
         unfused = 0.0
         if rms and self.device_type == "cpu":
             # There RMSNorm is several operations, and the kernel returns rotated heads before tokens.
-            unfused = 2 * stream + width * queries + (FP32 * (queries + keys) if head_norms else 0)
-        return 2 * stream + 2 * whole + attention + feed_forward + norms + head_norms + unfused
+            unfused = 2 * stream + (0 if products else width * queries) + (FP32 * (queries + keys) if head_norms else 0)
+        return 2 * stream + 2 * whole + attention + feed_forward + norms + head_norms + unfused + masks
+
+    def weights_per_token(self) -> float:
+        """Bytes of attention weights with dropout, for each query: before, after, and a byte that says which."""
+        length, context = self.sequence_length, self.layout.context
+        seen: float = length
+        if self.model.causal:
+            rows = length if context == 1 else length // (2 * context)
+            seen = (length + min(rows, max(SMALLEST_BLOCK, rows / MOST_BLOCKS))) / 2
+        return self.model.num_attention_heads / self.layout.tensor * seen * (FP32 + 1 + self.width)
 
     def backward_per_token(self, recompute: Recompute) -> float:
         """Bytes that a block's backward pass needs besides, for each token: what was not kept, and gradients, of which

@@ -135,7 +135,7 @@ def memory_per_rank(
     taken as evenly divided. Recomputation saves nothing in schedules that take the backward pass apart, and is refused
     there by `train`; the estimate counts none.
     """
-    sizes = ActivationSizes(model, layout, precision, device_type)
+    sizes = ActivationSizes(model, layout, precision, device_type, sequence_length)
     pipeline = layout.pipeline > 1
     stages = _stages(model, sequence_length, schedule, layout.pipeline, stages_per_rank, recompute, predicted)
     tokens = micro_batch_size * sequence_length // layout.context
