@@ -34,7 +34,7 @@ def test_both_find_the_same_tokenizer_and_tokens(trained_folder, monkeypatch, tm
     masked = prepare(load_config("text.yaml", [*directory, *MASKED]))
     assert masked.tokenizer.fingerprint == causal.tokenizer.fingerprint
     assert masked.tokenizer.mask_token == "<|mask|>"
-    assert [dataset.folder for dataset in masked.datasets.values()] == [d.folder for d in causal.datasets.values()]
+    assert [dataset.path for dataset in masked.datasets.values()] == [d.path for d in causal.datasets.values()]
     assert masked.config.model.vocab_size == causal.config.model.vocab_size
 
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight.support.errors import DataError
-from firstlight.tokens.dataset import Shard, TokenDataset, check_ids, describe, write_description
+from firstlight.tokens.dataset import TokenDataset, describe, write_description
 from firstlight.tokens.indexed import IndexedWriter, token_dtype
+from firstlight.tokens.split import Shard, check_ids
 from firstlight.tokens.tokenizer import Tokenizer
 
 Documents = list[list[int]]

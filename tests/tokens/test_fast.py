@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from itertools import chain, pairwise
@@ -91,8 +92,11 @@ def test_ordinary_prose_is_hardly_cut(tiny_texts: list[str]) -> None:
     assert pieces("It's said that we'd 'better' go — don't!", "single") is None
 
 
-def test_every_character_is_split_alike(encoder: FastEncoder, tokenizer: Tokenizer) -> None:
-    points = [*range(0xD800), *range(0xE000, 0x11000), *range(0x11000, 0x110000, 13)]
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_character_is_split_alike(every: int, encoder: FastEncoder, tokenizer: Tokenizer) -> None:
+    """Of those after the first two thousand, every so manieth; of the rarer planes one in thirteen of these."""
+    common = (range(0x800), range(0x800, 0xD800, every), range(0xE000, 0x11000, every))
+    points = [*itertools.chain(*common), *range(0x11000, 0x110000, 13 * every)]
     texts = [f"a{chr(point)}b {chr(point)}1{chr(point)}\n.{chr(point)}'t{chr(point)}" for point in points]
     assert_same(encoder, tokenizer, texts)
 

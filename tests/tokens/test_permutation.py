@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.tokens.permutation import MAX_SIZE, derive_key, permute
+from firstlight.tokens.permutation import MAX_SIZE, derive_key, permute, place_before
 
 keys = st.integers(min_value=-(2**80), max_value=2**80)
 
@@ -49,6 +49,12 @@ def test_one_index_alone_equals_the_same_index_in_an_array(size, key, data):
     together = permute(index, size, key)
     assert [permute(int(i), size, key) for i in index] == together.tolist()
     assert np.array_equal(permute(index.reshape(1, -1), size, key), together.reshape(1, -1))
+
+
+@given(size=st.one_of(st.integers(1, 400), st.integers(1, MAX_SIZE)), key=keys, data=st.data())
+def test_backwards_it_gives_the_index_again(size, key, data):
+    index = data.draw(st.integers(0, size - 1))
+    assert place_before(permute(index, size, key), size, key) == index
 
 
 def test_shape_and_dtype_are_those_of_an_index():

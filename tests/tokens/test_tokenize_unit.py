@@ -11,8 +11,9 @@ import pytest
 
 from firstlight.tokens import tokenize, tokenize_unit
 from firstlight.tokens import tokenizer as tokenizer_module
-from firstlight.tokens.dataset import DESCRIPTION, UNKNOWN_LANGUAGE, LanguageCounts, TokenDataset
+from firstlight.tokens.dataset import TokenDataset
 from firstlight.tokens.fast import Arrays, Encode
+from firstlight.tokens.split import DESCRIPTION, UNKNOWN_LANGUAGE, LanguageCounts
 from firstlight.tokens.tokenize import tokenize_files
 from firstlight.tokens.tokenize_unit import RECORD, TokenizeSettings
 from firstlight.tokens.tokenizer import EOD_TOKEN, PAD_TOKEN, Tokenizer

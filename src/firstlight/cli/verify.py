@@ -14,7 +14,7 @@ def verify(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Token datasets, checkpoints or run folders (with the datasets they read).", metavar="PATH"
+            help="Token datasets, prefixes, checkpoints or run folders (with the datasets they read).", metavar="PATH"
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Compare sizes only.")] = False,
@@ -29,8 +29,7 @@ def verify(
     results = pipeline.verify(paths, quick=quick)
     for result in results:
         files = f"{result.files} files, {human_bytes(result.size)}"
-        sound = f"{'sizes' if quick else 'sizes and SHA-256'} as recorded"
-        print(printable(f"{result.path}: {result.what}, {files}: {'NOT ' if result.faults else ''}{sound}"))
+        print(printable(f"{result.path}: {result.what}, {files}: {'NOT ' if result.faults else ''}{result.claim}"))
         for fault in result.faults:
             print(printable(f"  {fault}"))
     bad = [result for result in results if result.faults]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,7 +16,13 @@ class SourceConfig(Section):
     text: list[str] = []
     """Files, globs, folders, `hf:NAME` datasets or `starter:NAME` packaged text."""
     tokens: str | None = None
-    """A finished token dataset folder; used instead of `text`."""
+    """A finished token dataset folder, or the prefix of Megatron-LM's `PREFIX.bin` and `PREFIX.idx`; used instead of
+    `text`."""
+    validation_tokens: str | None = None
+    """A folder or prefix that is held out as a whole, in place of a part of `tokens`. Without `tokens` the source is
+    validated on and not trained on."""
+    license: str | None = None
+    """Licence of the text, as CC-BY-4.0; the run's provenance says it, and what is made from that."""
 
     @model_validator(mode="before")
     @classmethod
@@ -28,7 +35,14 @@ class SourceConfig(Section):
     def _not_both(self) -> SourceConfig:
         if self.text and self.tokens:
             raise ValueError("give `text` or `tokens`, not both")
+        if self.text and self.validation_tokens:
+            raise ValueError("validation_tokens goes with `tokens`; of text data.validation_fraction is held out")
         return self
+
+    @property
+    def only_validates(self) -> bool:
+        """Whether nothing of it is trained on."""
+        return bool(self.validation_tokens) and not self.text and not self.tokens
 
 
 class MixtureStage(Section):
@@ -63,6 +77,38 @@ class DataConfig(Section):
     """Share of documents held out, chosen by a hash of their text."""
     shard_tokens: Positive = 100_000_000
     """Most tokens in one shard of a token dataset."""
+    split: str | None = None
+    """Shares of a prefix's sequences for training, validation and neither, as Megatron-LM's --split; unset:
+    969, 30, 1."""
+    order: Literal["stateless", "megatron"] = "stateless"
+    """Order of samples: computed from their number; or from indices, as Megatron-LM builds them."""
+
+    @model_validator(mode="after")
+    def _order_alone(self) -> DataConfig:
+        if self.split is not None:
+            split_shares(self.split)
+        if self.order == "megatron":
+            if self.mixture_stages:
+                raise ValueError("order megatron knows one mixture; leave mixture_stages out, or use order stateless")
+            if self.mixture_block_size != DataConfig.model_fields["mixture_block_size"].default:
+                raise ValueError("order megatron has no blocks; leave mixture_block_size out, or use order stateless")
+        for mixture in (self.mixture, *(stage.mixture for stage in self.mixture_stages)):
+            for name in mixture:
+                if name in self.sources and self.sources[name].only_validates:
+                    raise ValueError(f"a mixture names '{name}', which has validation_tokens only; leave it out there")
+        return self
+
+
+def split_shares(split: str) -> list[float]:
+    """Shares of train, validation and test, summing to 1, of up to three numbers ("969, 30, 1"). ValueError if none."""
+    numbers = re.findall(r"[.\d]+", split)
+    if not re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)([\s,]+(\d+\.?\d*|\.\d+)){0,2}\s*", split):
+        raise ValueError(f"split {split!r}: up to three numbers are due (train, validation, test), as in 969, 30, 1")
+    parts = [float(number) for number in numbers] + [0.0] * (3 - len(numbers))
+    if not parts[0]:
+        raise ValueError(f"split {split!r} leaves nothing to train on; the first number is the share of training")
+    total = parts[0] + parts[1] + parts[2]  # in this order, as numpy adds them: the last bit can move a border
+    return [part / total for part in parts]
 
 
 class TokenizerConfig(Section):

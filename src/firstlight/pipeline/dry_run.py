@@ -30,6 +30,7 @@ from firstlight.planning.communication import traffic_per_rank
 from firstlight.planning.memory import memory_per_rank
 from firstlight.support.parts import local_part
 from firstlight.tokens.objective import objective_of
+from firstlight.tokens.sources import are_tokens_here
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.device import choose_device
 from firstlight.training.run_folder import RunFolder
@@ -55,7 +56,7 @@ def dry_run(recipe: str | Path, overrides: Sequence[str] = (), world_size: int |
     decay_range(config.schedule, steps, batch.global_batch_size * config.data.sequence_length)
     stream = None
     if prepared:
-        stream = sample_stream(prepared)
+        stream = sample_stream(prepared, in_memory=True)
         stream.check_supply(steps * batch.global_batch_size, batch.global_batch_size)
     held = parameters_by_pipeline_rank(config, layout)
     shape = _step(config, layout)
@@ -144,12 +145,13 @@ def _missing_stages(config: RunConfig) -> list[str]:
     lines += [
         f"data.sources.{name} names no text and no tokens yet"
         for name, source in sources.items()
-        if not source.text and not source.tokens
+        if not source.text and not source.tokens and not source.validation_tokens
     ]
     lines += [
-        f"data.sources.{name}.tokens {source.tokens} is not on this machine"
+        f"data.sources.{name}.{field} {place} is not on this machine"
         for name, source in sources.items()
-        if source.tokens and not Path(source.tokens).is_dir()
+        for field, place in (("tokens", source.tokens), ("validation_tokens", source.validation_tokens))
+        if place and not are_tokens_here(place)
     ]
     return lines if sources else ["data.sources is empty"]
 

@@ -15,7 +15,8 @@ from firstlight.planning.memory import RankMemory
 from firstlight.planning.pipeline import stage_costs
 from firstlight.planning.schedules import bubble_fraction
 from firstlight.support.console import human_bytes, human_count, out, printable
-from firstlight.tokens.batches import SampleStream, rank_slice
+from firstlight.tokens.batches import rank_slice
+from firstlight.tokens.stream import Stream
 
 CHECKPOINT_BYTES = 12
 """A parameter in a checkpoint: fp32, and two fp32 moments."""
@@ -135,7 +136,7 @@ def _show_by_part(ranks: Sequence[Mapping[str, int]], parts: dict[str, str]) -> 
     out.print(table)
 
 
-def show_samples(config: RunConfig, layout: Layout, prepared: Prepared, stream: SampleStream) -> None:
+def show_samples(config: RunConfig, layout: Layout, prepared: Prepared, stream: Stream) -> None:
     """Which sequences the first samples of some data-parallel ranks are."""
     show_section("First samples: source epoch:sequence")
     show_lines([describe_datasets(prepared.datasets), *stream.notes()])

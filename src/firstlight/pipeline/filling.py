@@ -11,7 +11,7 @@ from firstlight.evaluation.fill import Guess, fill_ids
 from firstlight.evaluation.fill import fill as fill_in
 from firstlight.pipeline.show import show_guesses, show_words
 from firstlight.support.console import note, out, printable
-from firstlight.tokens.dataset import Split
+from firstlight.tokens.split import Split
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.tokens.words import word_numbers
 from firstlight.training.load import load_trained

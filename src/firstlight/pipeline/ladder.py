@@ -25,7 +25,7 @@ from firstlight.support.console import heading, human_seconds, note, warn
 from firstlight.support.errors import ConfigError, DivergedError
 from firstlight.support.files import atomic_file, folder_lock, write_json
 from firstlight.support.ranks import world_size
-from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.sources import open_source
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.device import choose_device, peak_flops
 from firstlight.training.run_folder import RunFolder
@@ -235,8 +235,11 @@ def _tokenizer_size(config: RunConfig) -> int:
     if config.tokenizer.path:
         return Tokenizer.load(config.tokenizer.path).vocab_size
     for source in config.data.sources.values():
-        if source.tokens:
-            return TokenDataset.open(Path(source.tokens)).tokenizer.vocab_size
+        folder = open_source(source, config.data.split).folder if source.tokens or source.validation_tokens else None
+        if folder:
+            return folder.vocab_size
+    if not any(source.text for source in config.data.sources.values()) and config.model.vocab_size:
+        return config.model.vocab_size
     return config.tokenizer.vocab_size
 
 

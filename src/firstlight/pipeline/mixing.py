@@ -10,8 +10,8 @@ from firstlight.config import DataConfig, RunConfig
 from firstlight.pipeline.mixture_report import mixture_report, reweighted
 from firstlight.recipe import load_config
 from firstlight.support.errors import ConfigError, did_you_mean
-from firstlight.tokens.dataset import TokenDataset
 from firstlight.tokens.mixture_tools import named_tokens, token_count
+from firstlight.tokens.sources import open_source
 
 
 def mixture(
@@ -56,7 +56,9 @@ def _with_recipe(config: RunConfig, given: dict[str, int]) -> dict[str, int]:
             raise ConfigError(f"--source {name}: data.sources has no such source.{did_you_mean(name, sources)}")
     sizes = {}
     for name, source in sources.items():
+        if source.only_validates:
+            continue
         if name not in given and not source.tokens:
             raise ConfigError(f"data.sources.{name} names no token dataset; give its size, as in --source {name}=30B.")
-        sizes[name] = given.get(name) or TokenDataset.open(str(source.tokens)).splits["train"].num_tokens
+        sizes[name] = given.get(name) or open_source(source, config.data.split).train_tokens
     return sizes

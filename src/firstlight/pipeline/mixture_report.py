@@ -1,7 +1,7 @@
 """What a mixture does to its sources over a token budget: epochs, what the repetition costs, and weights that fit.
 
-The counts are those of training itself (the same `Mixture`, the same sequences), so that what is shown is what a run
-would draw. The value of repeated text is the law of `planning.repeated_data`.
+The counts are those of training itself (the same `Mixture` or `Blend`, the same sequences), so that what is shown is
+what a run would draw. The value of repeated text is the law of `planning.repeated_data`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from firstlight.config import DataConfig
 from firstlight.planning.repeated_data import NEARLY_NEW_EPOCHS, effective_tokens, value_lost, verdict
 from firstlight.support.console import human_count, printable
 from firstlight.support.errors import ConfigError
-from firstlight.tokens.mixture import Mixture, mixture_notes, stages_of
+from firstlight.tokens.megatron_blend import Blend, blend_of
+from firstlight.tokens.mixture import Mixture, mixture_notes, stages_of, weight_notes
 from firstlight.tokens.mixture_tools import propose_weights, temperature_weights
 
 _WRITTEN_DIGITS = 6
@@ -45,9 +46,9 @@ def mixture_report(
                 f"source '{source}' has {tokens:,} tokens, fewer than one sequence of {data.sequence_length:,} and its "
                 "last target; give it more text or leave it out."
             )
-    mixture = Mixture(stages_of(data, num_tokens), seed, data.mixture_block_size)
     length = data.sequence_length
     samples = -(-total_tokens // length)
+    mixture = mixture_of(data, num_tokens, samples, seed)
     drawn = mixture.counts(samples)
     sources: dict[str, dict[str, Any]] = {}
     for source in sorted(num_tokens):
@@ -78,9 +79,18 @@ def mixture_report(
             }
             for stage in mixture.stages
         ],
-        "notes": mixture_notes(data, mixture, num_tokens),
+        "notes": mixture_notes(data, mixture, num_tokens)
+        if isinstance(mixture, Mixture)
+        else weight_notes(data, mixture.stages, num_tokens),
     }
-    return {**report, "warnings": _warnings(report, mixture)}
+    return {**report, "warnings": _warnings(report, set(drawn))}
+
+
+def mixture_of(data: DataConfig, num_tokens: Mapping[str, int], samples: int, seed: int) -> Mixture | Blend:
+    """What training draws from in `samples` samples; of Megatron-LM's order, the counts are right to a few samples."""
+    if data.order == "megatron":
+        return blend_of(data, num_tokens, samples)
+    return Mixture(stages_of(data, num_tokens), seed, data.mixture_block_size)
 
 
 def reweighted(
@@ -133,7 +143,7 @@ def proposed_mixture(
             break
         weights = _written(exact)
         trial = data.model_copy(update={"mixture": weights, "mixture_stages": []})
-        counts = Mixture(stages_of(trial, num_tokens), seed, data.mixture_block_size).counts(samples)
+        counts = mixture_of(trial, num_tokens, samples, seed).counts(samples)
         excess = {source: count - limit * sizes[source] for source, count in counts.items()}
         if max(excess.values()) <= 0:
             return weights
@@ -183,7 +193,7 @@ def mixture_table(report: Mapping[str, Any], width: int = 80) -> Table:
     return table
 
 
-def _warnings(report: Mapping[str, Any], mixture: Mixture) -> list[str]:
+def _warnings(report: Mapping[str, Any], drawn: set[str]) -> list[str]:
     warnings = []
     for name, source in report["sources"].items():
         epochs, limit = source["epochs"], report["max_epochs"]
@@ -194,7 +204,7 @@ def _warnings(report: Mapping[str, Any], mixture: Mixture) -> list[str]:
                 f"{human_count(source['tokens_drawn'])} tokens drawn teach as much as "
                 f"{human_count(source['effective_tokens'])} new ones{refused}."
             )
-        elif epochs == 0 and name in mixture.sources:
+        elif epochs == 0 and name in drawn:
             warnings.append(f"'{name}' has a weight, but so short a training draws no sample of it.")
     return warnings
 

@@ -9,25 +9,27 @@ from firstlight.config import ModelConfig, RunConfig
 from firstlight.pipeline.mixture_report import mixture_report
 from firstlight.planning.diagnosis import Finding
 from firstlight.support.errors import ConfigError, FirstlightError
-from firstlight.tokens.batches import SampleStream
-from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.sources import SourceTokens, are_tokens_here, check_split, open_source
+from firstlight.tokens.streams import open_stream
 from firstlight.tokens.tokenizer import Tokenizer
 
 
-def datasets_here(config: RunConfig) -> dict[str, TokenDataset]:
-    """The token datasets of a recipe; none unless all its sources name one that is on this machine."""
-    folders = {name: source.tokens for name, source in config.data.sources.items()}
-    if not all(folder and Path(folder).is_dir() for folder in folders.values()):
+def datasets_here(config: RunConfig) -> dict[str, SourceTokens]:
+    """The tokens that a recipe trains on; none unless all its sources name some that are on this machine."""
+    check_split(config.data)
+    sources = {name: source for name, source in config.data.sources.items() if not source.only_validates}
+    if not all(source.tokens and are_tokens_here(source.tokens) for source in sources.values()):
         return {}
-    return {name: TokenDataset.described(str(folder)) for name, folder in folders.items()}
+    return {name: open_source(source, config.data.split) for name, source in sources.items()}
 
 
-def tokenizer_size_of(config: RunConfig, datasets: Mapping[str, TokenDataset]) -> int | None:
+def tokenizer_size_of(config: RunConfig, datasets: Mapping[str, SourceTokens]) -> int | None:
     """Tokens of the tokenizer that training would use; None where that is on the hub or made of unknown text."""
     if config.tokenizer.path:
         return Tokenizer.load(config.tokenizer.path).vocab_size if Path(config.tokenizer.path).exists() else None
     if datasets:
-        return max(dataset.vocab_size for dataset in datasets.values())
+        folders = [dataset.folder.vocab_size for dataset in datasets.values() if dataset.folder]
+        return max(folders, default=config.model.vocab_size)
     return config.tokenizer.vocab_size if any(source.text for source in config.data.sources.values()) else None
 
 
@@ -40,7 +42,7 @@ def resolved_model(config: RunConfig, tokenizer_size: int | None) -> ModelConfig
 
 
 def passes_over_sources(
-    config: RunConfig, datasets: Mapping[str, TokenDataset], steps: int, global_batch_size: int
+    config: RunConfig, datasets: Mapping[str, SourceTokens], steps: int, global_batch_size: int
 ) -> tuple[dict[str, float], float | None, list[Finding]]:
     """(passes over each source, what all tokens drawn are worth in new ones, what training would refuse)."""
     if not datasets:
@@ -50,7 +52,7 @@ def passes_over_sources(
     sizes = {name: split.num_tokens for name, split in splits.items()}
     findings = []
     try:
-        stream = SampleStream(splits, config.data, config.seed, config.model.vocab_size)
+        stream = open_stream(splits, config, steps * global_batch_size)
         stream.check_supply(steps * global_batch_size, global_batch_size)
     except FirstlightError as problem:
         findings.append(

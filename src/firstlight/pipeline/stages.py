@@ -15,8 +15,12 @@ from firstlight.config import RunConfig, SourceConfig
 from firstlight.support.console import err, heading, human_count, note
 from firstlight.support.errors import ConfigError, DataError
 from firstlight.support.files import fingerprint, folder_lock
-from firstlight.tokens.dataset import Split, TokenDataset
+from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.null import NullTokenizer
 from firstlight.tokens.objective import objective_of
+from firstlight.tokens.prefix import DEFAULT_SPLIT, look_at_ids
+from firstlight.tokens.sources import SourceTokens, check_split, is_split, open_source
+from firstlight.tokens.split import Split
 from firstlight.tokens.tokenizer import Tokenizer
 
 STAGE_VERSIONS = {"tokenizer": 2, "tokens": 1}
@@ -30,7 +34,7 @@ class Prepared:
     config: RunConfig
     """The configuration with every source as a token dataset and the model's shape complete."""
     tokenizer: Tokenizer
-    datasets: dict[str, TokenDataset]
+    datasets: dict[str, SourceTokens]
 
     @property
     def held_out(self) -> dict[str, Split]:
@@ -42,11 +46,12 @@ class Prepared:
         """Per source: where the tokens lie, their fingerprint and size, and the text they came from."""
         return {
             source: {
-                "path": str(dataset.folder),
+                "path": str(dataset.path),
                 "fingerprint": dataset.fingerprint,
                 "tokens": {name: split.num_tokens for name, split in dataset.splits.items()},
                 "documents": {name: split.num_documents for name, split in dataset.splits.items()},
                 "text": list(original.data.sources[source].text),
+                **({"license": given} if (given := original.data.sources[source].license) else {}),
             }
             for source, dataset in self.datasets.items()
         }
@@ -60,14 +65,17 @@ def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Prepared:
     if not config.data.sources:
         raise ConfigError("data.sources is empty; name at least one, as in data.sources.web.text=[crawl/*.jsonl.zst].")
     for name, source in config.data.sources.items():
-        if not source.text and not source.tokens:
+        if not source.text and not source.tokens and not source.validation_tokens:
             raise ConfigError(
                 f"data.sources.{name} names no text and no tokens; "
                 f"give data.sources.{name}.text=[FILES] or data.sources.{name}.tokens=FOLDER."
             )
-    given = {name: s.tokens for name, s in config.data.sources.items() if s.tokens}
+    if all(source.only_validates for source in config.data.sources.values()):
+        raise ConfigError("data.sources has validation_tokens alone; give a source to train on, with text or tokens.")
+    check_split(config.data)
     texts = {name: s.text for name, s in config.data.sources.items() if s.text}
-    datasets = {name: TokenDataset.open(Path(folder)) for name, folder in given.items()}
+    split = config.data.split
+    datasets = {name: open_source(s, split) for name, s in config.data.sources.items() if name not in texts}
     tokenizer = _common_tokenizer(config, datasets, tokenizer)
     if texts:
         directory = Path(config.data.directory)
@@ -75,10 +83,44 @@ def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Prepared:
             corpus = _corpus(config, texts, directory)
             tokenizer = tokenizer or _trained_tokenizer(config, texts, corpus, directory)
             for name in texts:
-                datasets[name] = _token_dataset(config, name, corpus, tokenizer, directory)
-    assert tokenizer is not None
+                folder = _token_dataset(config, name, corpus, tokenizer, directory).folder
+                datasets[name] = open_source(SourceConfig(tokens=str(folder)))
     datasets = {name: datasets[name] for name in config.data.sources}
-    return Prepared(_resolved(config, tokenizer, datasets), tokenizer, datasets)
+    tokenizer = tokenizer or _no_tokenizer(config)
+    prepared = Prepared(_resolved(config, tokenizer, datasets), tokenizer, datasets)
+    _look_at(prepared)
+    return prepared
+
+
+def _no_tokenizer(config: RunConfig) -> NullTokenizer:
+    """What prefixes are trained on without: their ids. ConfigError where that is not enough."""
+    if config.model.vocab_size is None:
+        raise ConfigError(
+            "token ids of prefixes come without a tokenizer; give the one that made them with tokenizer.path, or only "
+            "the number of ids with model.vocab_size (then without bits per byte, generation and export)."
+        )
+    if config.data.attention_within_documents:
+        raise ConfigError(
+            "data.attention_within_documents looks for the end-of-document token; give the tokenizer of the prefixes "
+            "with tokenizer.path, or leave it out."
+        )
+    tokenizer = NullTokenizer(config.model.vocab_size)
+    objective_of(config, tokenizer)
+    note(f"no tokenizer: ids 0 to {tokenizer.vocab_size - 1} as they are; no bits per byte, no generation, no export")
+    return tokenizer
+
+
+def _look_at(prepared: Prepared) -> None:
+    """Ids of prefixes, at some places, before anything is built on them; those of folders were checked when written."""
+    data, vocab_size = prepared.config.data, prepared.config.model.vocab_size
+    assert vocab_size is not None
+    for name, dataset in prepared.datasets.items():
+        for part, split in dataset.splits.items():
+            if not (dataset.folder and dataset.folder.splits.get(part) is split):
+                look_at_ids(split, vocab_size, f"source '{name}': ")
+    divided = [name for name, source in data.sources.items() if is_split(source)]
+    if divided and data.split is None:
+        note(f"data.split is unset: {', '.join(divided)} divided as {DEFAULT_SPLIT} (train, validation, neither)")
 
 
 def _corpus(config: RunConfig, texts: dict[str, list[str]], directory: Path) -> Path:
@@ -154,13 +196,16 @@ def _kept(output: Path, marker: str) -> bool:
 
 
 def _common_tokenizer(
-    config: RunConfig, datasets: dict[str, TokenDataset], tokenizer: Tokenizer | None
+    config: RunConfig, datasets: dict[str, SourceTokens], tokenizer: Tokenizer | None
 ) -> Tokenizer | None:
     """The tokenizer that recipe and given datasets agree on, fit for the objective; None when one is to be trained."""
     origin = "tokenizer.path" if config.tokenizer.path else "the model's own"
     tokenizer = Tokenizer.load(config.tokenizer.path) if config.tokenizer.path else tokenizer
     first: tuple[str, str] | None = (origin, tokenizer.fingerprint) if tokenizer else None
-    for name, dataset in datasets.items():
+    for name, tokens in datasets.items():
+        dataset = tokens.folder
+        if dataset is None:
+            continue
         if first and dataset.tokenizer_fingerprint != first[1]:
             raise ConfigError(
                 f"{dataset.folder}: its tokens were made with another tokenizer than {first[0]} "
@@ -173,8 +218,13 @@ def _common_tokenizer(
     return tokenizer
 
 
-def _resolved(config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, TokenDataset]) -> RunConfig:
-    sources = {name: SourceConfig(tokens=str(dataset.folder.resolve())) for name, dataset in datasets.items()}
+def _resolved(config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, SourceTokens]) -> RunConfig:
+    sources = {
+        name: source.model_copy(update={"text": [], "tokens": str(dataset.path.resolve())})
+        if source.text
+        else _absolute(source)
+        for (name, source), dataset in zip(config.data.sources.items(), datasets.values(), strict=True)
+    }
     model = config.model.resolved(tokenizer.vocab_size, config.data.sequence_length)
     assert model.vocab_size is not None
     if model.vocab_size > tokenizer.vocab_size:
@@ -185,7 +235,12 @@ def _resolved(config: RunConfig, tokenizer: Tokenizer, datasets: dict[str, Token
     return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources}), "model": model})
 
 
-def describe_datasets(datasets: dict[str, TokenDataset]) -> str:
+def _absolute(source: SourceConfig) -> SourceConfig:
+    tokens, held_out = (place and str(Path(place).resolve()) for place in (source.tokens, source.validation_tokens))
+    return source.model_copy(update={"tokens": tokens, "validation_tokens": held_out})
+
+
+def describe_datasets(datasets: dict[str, SourceTokens]) -> str:
     """One line: tokens by source and split."""
     names = ("train", "validation")
     parts = (

@@ -12,7 +12,10 @@ from pathlib import Path
 from firstlight.support.console import progress
 from firstlight.support.errors import DataError, FirstlightError, os_error_sentence
 from firstlight.support.recorded import RecordedFile
-from firstlight.tokens.dataset import DESCRIPTION, TokenDataset
+from firstlight.tokens.dataset import TokenDataset
+from firstlight.tokens.indexed import data_path, index_path
+from firstlight.tokens.prefix import PrefixDataset, is_prefix
+from firstlight.tokens.split import DESCRIPTION
 from firstlight.training.checkpoint.folder import (
     MANIFEST,
     named_step,
@@ -23,6 +26,7 @@ from firstlight.training.checkpoint.folder import (
 from firstlight.training.run_folder import RunFolder
 
 Advance = Callable[[int], None]
+QUICK_CLAIM = "sizes as recorded"
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,15 @@ class Verified:
 
     path: Path
     what: str
-    """token dataset, checkpoint."""
+    """token dataset, token ids of a prefix, checkpoint."""
     files: int
     """Files that were recorded."""
     size: int
     """Bytes of them."""
     faults: list[str]
     """A sentence for each file that is not as it was written; empty: all are."""
+    claim: str
+    """What was compared, as the end of the sentence "it is …"."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class _Thing:
     files: list[RecordedFile]
     faults: Callable[[bool, Advance], Iterator[str]]
     """(quick, advance) → a sentence for each fault."""
+    claim: str = "sizes and SHA-256 as recorded"
 
     @property
     def size(self) -> int:
@@ -66,7 +73,8 @@ def verify(paths: Sequence[str | Path], *, quick: bool = False) -> list[Verified
         for thing in things:
             bar.show(str(thing.path))
             faults = list(thing.faults(quick, bar.advance))
-            results.append(Verified(thing.path, thing.what, len(thing.files), thing.size, faults))
+            claim = QUICK_CLAIM if quick else thing.claim
+            results.append(Verified(thing.path, thing.what, len(thing.files), thing.size, faults, claim))
         bar.show("")
     return results
 
@@ -74,6 +82,8 @@ def verify(paths: Sequence[str | Path], *, quick: bool = False) -> list[Verified
 def _things(path: Path) -> Iterator[_Thing]:
     if (path / DESCRIPTION).is_file():
         yield _dataset(path)
+    elif is_prefix(path):
+        yield _prefix(path)
     elif named_step(path.name) is not None or (path / MANIFEST).is_file():
         yield _checkpoint(path)
     elif (path / "config.yaml").is_file():
@@ -82,15 +92,17 @@ def _things(path: Path) -> Iterator[_Thing]:
         yield from checkpoints
     else:
         what = "nothing here records hashes" if path.is_dir() else "no such folder"
-        raise DataError(f"{path}: {what}; a token dataset, a checkpoint or a run folder is due.")
+        raise DataError(f"{path}: {what}; a token dataset, a prefix, a checkpoint or a run folder is due.")
 
 
 def _run(path: Path) -> Iterator[_Thing]:
     run = RunFolder.open(path)
     yield from _checkpoints(run.checkpoints)
     for source in run.config.data.sources.values():
-        if source.tokens:
-            yield _dataset(Path(source.tokens))
+        for place in (source.tokens, source.validation_tokens):
+            if place:
+                vocab_size = run.config.model.vocab_size
+                yield _prefix(Path(place), vocab_size) if is_prefix(place) else _dataset(Path(place))
 
 
 def _checkpoints(folder: Path) -> list[_Thing]:
@@ -108,6 +120,22 @@ def _dataset(folder: Path) -> _Thing:
         "token dataset",
         list(dataset.files()),
         lambda quick, advance: dataset.faults(quick=quick, advance=advance),
+    )
+
+
+def _prefix(path: Path, vocab_size: int | None = None) -> _Thing:
+    """vocab_size: also compare every id with it."""
+    what = "token ids of a prefix"
+    try:
+        prefix = PrefixDataset(path)
+    except (FirstlightError, OSError) as problem:
+        return _unreadable(path, what, problem)
+    files = [RecordedFile(index_path(path), prefix.reader.idx_bytes, "", "")]
+    if vocab_size is not None:
+        files.append(RecordedFile(data_path(path), prefix.reader.bin_bytes, "", ""))
+    claim = "every entry of the index" + (" and every id" if vocab_size else "") + " sound (no hashes are recorded)"
+    return _Thing(
+        path, what, files, lambda quick, advance: prefix.faults(vocab_size, quick=quick, advance=advance), claim
     )
 
 

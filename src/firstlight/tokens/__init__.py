@@ -11,7 +11,7 @@ from typing import Any
 _HOME = {
     "IndexedReader": "indexed",
     "IndexedWriter": "indexed",
-    "Split": "dataset",
+    "Split": "split",
     "TokenDataset": "dataset",
     "Tokenizer": "tokenizer",
     "sample_texts": "tokenizer_training",

@@ -8,10 +8,7 @@ source, epoch) turns the place into a sequence. The position in the data is one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,31 +16,19 @@ from numpy.typing import NDArray
 
 from firstlight.config import DataConfig
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.tokens.dataset import Split, check_ids
 from firstlight.tokens.mixture import Mixture, mixture_notes, stages_of
-from firstlight.tokens.permutation import derive_key, permute
+from firstlight.tokens.permutation import derive_key, permute, place_before
+from firstlight.tokens.split import Split, check_ids
+from firstlight.tokens.stream import SampleIds, Stream
 
 SAMPLES_AT_ONCE = 1024
 """Samples that are drawn together and remembered; a permutation costs as much for 1,000 as for 16."""
 
 
-@dataclass(frozen=True)
-class SampleIds:
-    """Which sequences a run of samples is: three arrays of [count]."""
-
-    source: NDArray[np.int32]
-    """Number of the source in `SampleStream.sources`."""
-    epoch: NDArray[np.int64]
-    """Passes over the source that were complete before this one."""
-    sequence: NDArray[np.int64]
-    """Number of the sequence; its tokens start at sequence × sequence_length."""
-
-
-class SampleStream:
+class SampleStream(Stream):
     """The endless stream of training samples; any part of it can be read, in any order, on any rank.
 
-    `sources`: names of the sources that are drawn, in alphabetical order. `num_sequences`: sequences by source,
-    floor((tokens − 1) / sequence_length).
+    `sources` are in alphabetical order. A sequence's tokens start at its number × sequence_length.
     """
 
     def __init__(self, splits: Mapping[str, Split], data: DataConfig, seed: int, vocab_size: int | None = None) -> None:
@@ -51,27 +36,16 @@ class SampleStream:
 
         Raises ConfigError for a mixture that cannot be drawn, DataError for a source without one whole sequence.
         """
-        self._num_tokens = {source: split.num_tokens for source, split in splits.items()}
-        for source, tokens in self._num_tokens.items():
-            if tokens == 0 and _is_drawn(source, data):
-                raise DataError(f"source '{source}' is empty: it has no training tokens; give it text or leave it out.")
-        self.mixture = Mixture(stages_of(data, self._num_tokens), seed, data.mixture_block_size)
-        self.sources = self.mixture.sources
-        self.sequence_length = data.sequence_length
-        self.num_sequences = {name: (self._num_tokens[name] - 1) // data.sequence_length for name in self.sources}
-        for source, sequences in self.num_sequences.items():
-            if sequences == 0:
-                tokens = self._num_tokens[source]
-                raise DataError(
-                    f"source '{source}' has {tokens:,} training tokens, fewer than one sequence of "
-                    f"{data.sequence_length:,} and its last target; give it more text, leave it out"
-                    + (f", or set data.sequence_length to at most {tokens - 1}." if tokens > 1 else ".")
-                )
-        self.data = data
-        self.vocab_size = vocab_size
+        sizes = drawn_sizes(splits, data)
+        self._mixture = Mixture(stages_of(data, sizes), seed, data.mixture_block_size)
+        super().__init__(splits, self._mixture.sources, data, vocab_size)
         self._seed = seed
-        self._splits = [splits[source] for source in self.sources]
         self._recent: tuple[int, SampleIds] | None = None
+
+    @property
+    def mixture(self) -> Mixture:
+        """Which source each sample comes from."""
+        return self._mixture
 
     def samples(self, first: int, count: int) -> SampleIds:
         """Which sequences samples `first` … `first + count − 1` are."""
@@ -115,62 +89,26 @@ class SampleStream:
                 check_ids(row, self.vocab_size, self._splits[source], sequence * length, whose)
         return rows
 
-    def split(self, source: str) -> Split:
-        """The training split of a source."""
-        return self._splits[self.sources.index(source)]
+    def pieces(self, sample: int) -> list[tuple[int, int]]:
+        """One piece: (first token in the training split of its source, sequence_length + 1)."""
+        length = self.sequence_length
+        return [(int(self.samples(sample, 1).sequence[0]) * length, length + 1)]
 
-    def counts(self, total_samples: int) -> dict[str, int]:
-        """Samples that the first `total_samples` draw from each source."""
-        return self.mixture.counts(total_samples)
+    def samples_with(self, source: str, first: int, end: int, total: int) -> list[int]:
+        """Which of the first `total` samples have any of tokens [first, end) of a source's training split, rising.
 
-    def epochs_used(self, total_samples: int) -> dict[str, float]:
-        """Passes over each source in the first `total_samples`."""
-        return {name: count / self.num_sequences[name] for name, count in self.counts(total_samples).items()}
-
-    def check_supply(self, total_samples: int, global_batch_size: int = 1) -> None:
-        """Raise ConfigError when the run would go over a source more than `data.max_epochs` times.
-
-        `total_samples` is the length of the run; `global_batch_size` (samples per step) is for the advice only.
+        Nothing is searched: the permutation of each epoch is run backwards.
         """
-        supply, needed = self._supply(), self.counts(total_samples)
-        over = [name for name in self.sources if needed[name] > supply[name]]
-        if not over:
-            return
-        worst = max(over, key=lambda name: needed[name] / self.num_sequences[name])
-        size, need = self.num_sequences[worst], needed[worst]
-        others = f" (so does {', '.join(repr(name) for name in over if name != worst)})" if len(over) > 1 else ""
-        choices = [
-            f"data.max_epochs of {_ceil_hundredths(max(Fraction(needed[n], self.num_sequences[n]) for n in over))}"
-        ]
-        if supply[worst]:
-            share = math.floor(10_000 * supply[worst] / total_samples) / 10_000
-            choices.append(f"a share of about {share:g} or less for '{worst}' (now {need / total_samples:.4g})")
-        steps = self.longest_run(total_samples // global_batch_size, global_batch_size)
-        if steps:
-            choices.append(f"at most {steps:,} training steps of {global_batch_size} samples")
-        raise ConfigError(
-            f"data.mixture draws {need:,} sequences from source '{worst}', which has {size:,} (of "
-            f"{self.sequence_length} tokens; {self._num_tokens[worst]:,} tokens): {need / size:.4g} epochs, above "
-            f"data.max_epochs {self.data.max_epochs:g}{others}; possible: {', or '.join(choices)}, or more text."
-        )
-
-    def longest_run(self, steps: int, global_batch_size: int) -> int:
-        """Most steps, up to `steps`, for which no source is gone over more than `data.max_epochs` times."""
-        supply = self._supply()
-        enough, too_many = 0, steps + 1
-        while too_many - enough > 1:
-            middle = (enough + too_many) // 2
-            counts = self.counts(middle * global_batch_size)
-            if all(counts[name] <= supply[name] for name in self.sources):
-                enough = middle
-            else:
-                too_many = middle
-        return enough
-
-    def _supply(self) -> dict[str, int]:
-        """Samples that each source may give within `data.max_epochs`."""
-        limit = Fraction(repr(self.data.max_epochs))
-        return {name: math.floor(size * limit) for name, size in self.num_sequences.items()}
+        size, drawn = self.num_sequences[source], self.mixture.counts(total)[source]
+        sequences = range(max(0, (first - 1) // self.sequence_length), min(size, (end - 1) // self.sequence_length + 1))
+        found = []
+        for epoch in range(-(-drawn // size)):
+            key = derive_key(self._seed, "shuffle", source, epoch)
+            for sequence in sequences:
+                sample = self.mixture.sample_of(source, epoch * size + place_before(sequence, size, key), total)
+                if sample is not None:
+                    found.append(sample)
+        return sorted(found)
 
     def notes(self) -> list[str]:
         """What was derived, normalised or left unread, one sentence each, for the caller to print."""
@@ -205,10 +143,15 @@ def document_ids(tokens: NDArray[Any], eod_id: int) -> NDArray[np.int32]:
     return (np.cumsum(ends, axis=-1) - ends).astype(np.int32)
 
 
+def drawn_sizes(splits: Mapping[str, Split], data: DataConfig) -> dict[str, int]:
+    """Training tokens by source. DataError for a source that a mixture draws and that has none."""
+    sizes = {source: split.num_tokens for source, split in splits.items()}
+    for source, tokens in sizes.items():
+        if tokens == 0 and _is_drawn(source, data):
+            raise DataError(f"source '{source}' is empty: it has no training tokens; give it text or leave it out.")
+    return sizes
+
+
 def _is_drawn(source: str, data: DataConfig) -> bool:
     mixtures = [data.mixture, *(stage.mixture for stage in data.mixture_stages)]
     return any(not mixture or source in mixture for mixture in mixtures)
-
-
-def _ceil_hundredths(number: Fraction) -> str:
-    return f"{math.ceil(number * 100) / 100:g}"

@@ -284,6 +284,10 @@ class IndexedReader:
     def __len__(self) -> int:
         return self.num_sequences
 
+    def __reduce__(self) -> tuple[type[IndexedReader], tuple[Path]]:
+        """To another process goes the name: what is mapped would be copied."""
+        return IndexedReader, (self.prefix,)
+
     def __getitem__(self, sequence: int) -> np.ndarray:
         """[length] read-only ids of one sequence. IndexError past the end."""
         if not 0 <= sequence < self.num_sequences:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from firstlight.support.errors import ConfigError
-from firstlight.tokens.batches import SampleStream, document_ids, rank_slice
+from firstlight.tokens.batches import document_ids, rank_slice
 from firstlight.tokens.objective import Objective, next_token
+from firstlight.tokens.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Loader:
 
     def __init__(
         self,
-        stream: SampleStream,
+        stream: Stream,
         first_sample: int,
         global_batch_size: int,
         data_rank: int = 0,
@@ -125,7 +126,7 @@ class Loader:
 
 @dataclass
 class _Reader:
-    stream: SampleStream
+    stream: Stream
     objective: Objective
     next_sample: int
     part: tuple[int, int, int]

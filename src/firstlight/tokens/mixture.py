@@ -102,8 +102,20 @@ def stages_of(data: DataConfig, num_tokens: Mapping[str, int]) -> list[Stage]:
 
 def mixture_notes(data: DataConfig, mixture: Mixture, num_tokens: Mapping[str, int]) -> list[str]:
     """What the recipe left to be derived, one sentence each, for the caller to print."""
+    notes = weight_notes(data, mixture.stages, num_tokens)
+    if mixture.block_size != data.mixture_block_size:
+        share, source = min((share, source) for stage in mixture.stages for source, share in stage.shares.items())
+        notes.append(
+            f"data.mixture_block_size was raised from {data.mixture_block_size} to {mixture.block_size}, "
+            f"so that a block holds at least one sample of '{source}' (share {float(share):.2g})."
+        )
+    return notes
+
+
+def weight_notes(data: DataConfig, stages: Sequence[Stage], num_tokens: Mapping[str, int]) -> list[str]:
+    """What of the weights was derived, one sentence each; true of any order of samples."""
     notes = []
-    for (where, start_tokens, weights), stage in zip(_fields(data), mixture.stages, strict=True):
+    for (where, start_tokens, weights), stage in zip(_fields(data), stages, strict=True):
         shown = ", ".join(f"{source} {float(share):.4g}" for source, share in stage.shares.items())
         total = sum(Fraction(repr(float(weight))) for weight in weights.values())
         if not weights:
@@ -113,13 +125,7 @@ def mixture_notes(data: DataConfig, mixture: Mixture, num_tokens: Mapping[str, i
         if start_tokens % data.sequence_length:
             begins = stage.first_sample * data.sequence_length
             notes.append(f"{where} starts at {begins:,} tokens, the first whole sample after {start_tokens:,}.")
-    if mixture.block_size != data.mixture_block_size:
-        share, source = min((share, source) for stage in mixture.stages for source, share in stage.shares.items())
-        notes.append(
-            f"data.mixture_block_size was raised from {data.mixture_block_size} to {mixture.block_size}, "
-            f"so that a block holds at least one sample of '{source}' (share {float(share):.2g})."
-        )
-    idle = sorted(set(num_tokens) - set(mixture.sources))
+    idle = sorted(set(num_tokens) - {source for stage in stages for source in stage.shares})
     if idle:
         notes.append(f"No mixture gives a weight to {', '.join(idle)}; training does not read it.")
     return notes
@@ -204,6 +210,13 @@ class Mixture:
         inside = self._counts_inside(stage, position - self._starts[stage])
         total = (a + b for a, b in zip(self._before[stage], inside, strict=True))
         return dict(zip(self.sources, total, strict=True))
+
+    def sample_of(self, source: str, ordinal: int, total: int) -> int | None:
+        """The sample that is number `ordinal` (from 0) of those of `source`; None: not among the first `total`."""
+        if source not in self.sources:
+            return None
+        sample = bisect_right(range(total), ordinal, key=lambda sample: self.counts(sample + 1)[source])
+        return sample if sample < total else None
 
     def _counts_inside(self, stage: int, position: int) -> list[int]:
         """Samples of each source among the first `position` of a stage."""

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
+from firstlight.config import SourceConfig
 from firstlight.support.console import human_count
 from firstlight.support.errors import ConfigError
-from firstlight.tokens.dataset import TokenDataset
 from firstlight.tokens.mixture import shares
+from firstlight.tokens.sources import are_tokens_here, open_source
 
 _SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -113,8 +113,8 @@ def named_tokens(sources: Iterable[str]) -> dict[str, int]:
             raise ConfigError(f"'{given}': a source is NAME=TOKENS or NAME=FOLDER, as in web=700B.")
         if name in sizes:
             raise ConfigError(f"source '{name}' is given twice.")
-        if Path(value).is_dir():
-            sizes[name] = TokenDataset.open(value).splits["train"].num_tokens
+        if are_tokens_here(value):
+            sizes[name] = open_source(SourceConfig(tokens=value)).train_tokens
             continue
         try:
             sizes[name] = token_count(value)

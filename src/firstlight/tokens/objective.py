@@ -13,7 +13,7 @@ from firstlight.tokens.tokenizer import Tokenizer
 
 Rows = NDArray[np.int64]
 Objective = Callable[[Rows, int], tuple[Rows, Rows]]
-"""(rows [n, length + 1] of `SampleStream.read`, number of the first sample) → (inputs, targets), both [n, length].
+"""(rows [n, length + 1] of `Stream.read`, number of the first sample) → (inputs, targets), both [n, length].
 
 targets[t] is what position t is to predict; -100: nothing. A row's result depends on the row and its sample's number
 alone, so that it is the same at any batch size and on any rank."""

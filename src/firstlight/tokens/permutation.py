@@ -59,6 +59,17 @@ def permute(index: int | NDArray[Any], size: int, key: int) -> int | NDArray[np.
     return result if isinstance(index, np.ndarray) else int(result)
 
 
+def place_before(value: int, size: int, key: int) -> int:
+    """The index that `permute` sends to `value`: the same network, run backwards. Raises ValueError as `permute`."""
+    if not 1 <= size <= MAX_SIZE or not 0 <= value < size:
+        raise ValueError(f"{value} is not in range({size}), or {size} not in 1 to 2**62")
+    keys = _round_keys(key & MASK_64, ROUNDS if size >= SMALL_SIZE else ROUNDS_OF_SMALL_SIZES)
+    value = _network_back(value, size, keys)
+    while value >= size:
+        value = _network_back(value, size, keys)
+    return value
+
+
 def derive_key(*parts: int | str) -> int:
     """A 64-bit key from whole numbers and strings, the same in every process and on every machine.
 
@@ -94,6 +105,20 @@ def _network(values: NDArray[np.uint64], size: int, keys: tuple[tuple[np.uint64,
         left, right = right, left
     np.multiply(left, moduli[1], out=values)
     values += right
+
+
+def _network_back(value: int, size: int, keys: tuple[tuple[np.uint64, np.uint64], ...]) -> int:
+    """What `_network` makes `value` of."""
+    a = math.isqrt(size - 1) + 1
+    moduli = a, -(-size // a)
+    left, right = divmod(value, moduli[1])
+    for number in reversed(range(len(keys))):
+        left, right = right, left
+        offset, factor = (int(word) for word in keys[number])
+        mixed = (right ^ offset) * factor & MASK_64
+        mixed = (mixed ^ (mixed >> 32)) * int(_MULTIPLIER) & MASK_64
+        left = (left - ((mixed >> 32) * moduli[number % 2] >> 32)) % moduli[number % 2]
+    return left * moduli[1] + right
 
 
 @functools.lru_cache(maxsize=256)

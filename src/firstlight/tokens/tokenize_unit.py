@@ -23,9 +23,10 @@ from firstlight.documents import Document, document_weight, read_documents
 from firstlight.engine.folders import finished_folder
 from firstlight.engine.workers import Send, serve
 from firstlight.support.files import write_json
-from firstlight.tokens.dataset import SPLITS, LanguageCounts, Shard, language_of
+from firstlight.tokens.dataset import SPLITS
 from firstlight.tokens.fast import Arrays
 from firstlight.tokens.indexed import IndexedWriter, token_dtype
+from firstlight.tokens.split import LanguageCounts, Shard, language_of
 from firstlight.tokens.tally import Tally
 from firstlight.tokens.tokenizer import Tokenizer
 

@@ -40,6 +40,9 @@ MOST_TOKENS = 100_000_000
 FAST_FROM_CHARACTERS = 1_000_000
 """Characters in one call from which on loading `gigatoken` pays."""
 
+NULL_FILE = "null.json"
+"""In place of a `tokenizer.json` where a model was trained on ids without one: how many there are."""
+
 HUB_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -55,6 +58,9 @@ class Tokenizer:
     `content` is the parsed `tokenizer.json`; `eod`, `pad` and `mask` are token texts or ids. `origin` names it in
     errors. Raises DataError when the content is not a tokenizer, or has no such token.
     """
+
+    has_text = True
+    """Whether ids can be written as text."""
 
     def __init__(
         self,
@@ -107,6 +113,10 @@ class Tokenizer:
         """
         place = place_or_hub(path, HUB_FILES)
         file = place / "tokenizer.json" if place.is_dir() else place
+        if not file.exists() and (place / NULL_FILE).is_file():
+            from firstlight.tokens.null import NullTokenizer
+
+            return NullTokenizer(read_json(place / NULL_FILE, "number of ids")["vocab_size"])
         if not file.exists():
             what = "folder without a tokenizer.json" if place.is_dir() else "no such tokenizer file or folder"
             raise DataError(f"{path}: {what}; a trained tokenizer's folder or a tokenizer.json is due.")

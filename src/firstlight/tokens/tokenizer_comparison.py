@@ -18,7 +18,7 @@ import numpy as np
 from firstlight.documents import Document, expand_inputs, input_size, read_documents
 from firstlight.support.console import human_bytes, human_count, printable, progress
 from firstlight.support.errors import ConfigError, DataError
-from firstlight.tokens.dataset import language_of
+from firstlight.tokens.split import language_of
 from firstlight.tokens.tally import Tally
 from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.tokens.tokenizer_training import Reservoir, sampling_key

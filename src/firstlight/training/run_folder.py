@@ -28,6 +28,8 @@ from firstlight.tokens.tokenizer import Tokenizer
 from firstlight.training.checkpoint import checkpoint_steps
 
 _CHANGEABLE_ON_RESUME = (
+    "model.hidden_dropout",
+    "model.attention_dropout",
     "training.total_steps",
     "training.total_tokens",
     "training.micro_batch_size",
@@ -55,6 +57,7 @@ _CHANGEABLE_ON_RESUME = (
     "runs_directory",
     "name",
     "description",
+    "license",
 )
 
 
@@ -68,6 +71,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events.jsonl"
         self.provenance_file = self.path / "provenance.json"
+        self.evaluations = self.path / "evaluations.jsonl"
         self.config_file = self.path / "config.yaml"
         self.tokenizer_folder = self.path / "tokenizer"
         self.origin = self.path / "origin"
@@ -87,7 +91,9 @@ class RunFolder:
     def config(self) -> RunConfig:
         """The resolved configuration the run was started (or last resumed) with. CheckpointError when it is not one."""
         config = load_config(self.config_file)
-        if config.model.vocab_size is None or not all(source.tokens for source in config.data.sources.values()):
+        if config.model.vocab_size is None or not all(
+            source.tokens or source.only_validates for source in config.data.sources.values()
+        ):
             raise CheckpointError(
                 f"{self.config_file}: not what the run wrote (model.vocab_size or the tokens of a source are unset); "
                 "put the original file back."
@@ -186,8 +192,8 @@ class RunFolder:
         begun = self.begun
         for key, before, after in config_diff(old, new):
             # where the data lies may change (checked by fingerprint below), what it is may not
-            moved = key.startswith("data.sources.") and key.endswith(".tokens") and before and after
-            kept = not key.startswith(_CHANGEABLE_ON_RESUME) if begun else key.startswith("model.")
+            moved = key.startswith("data.sources.") and key.endswith("tokens") and before and after
+            kept = not key.startswith(_CHANGEABLE_ON_RESUME) and (begun or key.startswith("model."))
             if kept and not moved and before != without_secrets(after):
                 raise ConfigError(
                     f"{self.path}: the run began with {key} = {before!r}, now it is {after!r}; a resumed run keeps it. "
@@ -208,6 +214,13 @@ class RunFolder:
             )
         began = self.provenance["datasets"]
         for source, dataset in datasets.items():
+            if "order" in dataset and began.get(source, {}).get("order", dataset["order"]) != dataset["order"]:
+                raise ConfigError(
+                    f"{self.path}: with data.order megatron the length of a run decides the order of its samples, and "
+                    f"this length would read '{source}' in another one; keep "
+                    f"training.total_steps={old.steps(old.declared_world_size)}, or start another run with "
+                    "name=NEW_NAME."
+                )
             if began.get(source, {}).get("fingerprint") != dataset["fingerprint"]:
                 raise ConfigError(
                     f"{self.path}: the token dataset of '{source}' is not the one the run began with "
