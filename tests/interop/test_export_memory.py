@@ -42,7 +42,9 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(["hello world"] * 3, 280)
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), [("llama", "float32"), ("gpt2", "bfloat16")])
+@pytest.mark.parametrize(
+    ("architecture", "dtype"), [("llama", "float32"), pytest.param("gpt2", "bfloat16", marks=pytest.mark.slow)]
+)
 def test_memory_is_bounded_by_the_largest_tensor(
     tokenizer: Tokenizer, tmp_path: Path, architecture: str, dtype: str
 ) -> None:

@@ -5,6 +5,7 @@ Every test carries out the attack, and shows that it would have worked on a read
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +113,84 @@ def test_metadata_that_is_no_metadata(content: object, forge: Forge, run: Path) 
     forge(".metadata", pickle.dumps(content))
     with pytest.raises(CheckpointError, match=r"\.metadata: not readable"):
         load_trained(run)
+
+
+@pytest.fixture
+def megatron(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a small checkpoint of Megatron-LM's."""
+    monkeypatch.chdir(trained_folder)
+    pipeline.export("runs/tiny", tmp_path / "megatron", format="megatron-checkpoint")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "megatron"
+
+
+def common_file(content: bytes) -> bytes:
+    """What torch.save writes, with another pickle in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", b"3")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("attack", ["a method", "a shell", "exec", "a dotted name"])
+def test_the_pickles_of_a_megatron_checkpoint(attack: str, megatron: Path, tmp_path: Path, trace: Path) -> None:
+    content = attacks(trace)[attack]
+    for name, file, unneeded in (
+        ("common.pt", common_file(content), "which a checkpoint of Megatron's never needs"),
+        (".metadata", content, "which checkpoint metadata never needs"),
+    ):
+        before = (megatron / "release" / name).read_bytes()
+        (megatron / "release" / name).write_bytes(file)
+        with pytest.raises((DataError, CheckpointError), match=f"{name}: not readable .*{unneeded}"):
+            pipeline.import_model(megatron, tmp_path / "run")
+        (megatron / "release" / name).write_bytes(before)
+    assert not trace.exists() and not (tmp_path / "run").exists()
+    torch.load(io.BytesIO(common_file(content)), weights_only=False)
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("call", ["builtins\ngetattr", "megatron.core.evil\nrun", "torch.hub\nload", "numpy\nload"])
+def test_what_a_megatron_checkpoint_may_name_does_nothing(
+    call: str, megatron: Path, tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of Megatron's world are passed over without being imported, and what is done to them comes to nothing."""
+    evil = tmp_path / "site" / "megatron" / "core"
+    evil.mkdir(parents=True)
+    (evil / "evil.py").write_text(CODE.format(trace=str(trace)) + "run = print\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    forged = text_of(call, str(trace))[:-1] + b"}S'state'\nI1\nsb0"  # called, given a state, thrown away
+    plain = pickle.dumps({"args": argparse.Namespace(num_experts=8)}, protocol=2)[2:]
+    (megatron / "release" / "common.pt").write_bytes(common_file(forged + plain))
+    with pytest.raises(ConfigError, match=r"args.num_experts is 8"):
+        pipeline.import_model(megatron, tmp_path / "run")
+    assert not trace.exists()
+    assert not any("evil" in name for name in sys.modules)
+
+
+def test_a_megatron_checkpoint_whose_tensors_are_bombs(megatron: Path, tmp_path: Path, trace: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(Bomb(trace), buffer)
+    file, size = megatron / "release" / "__0_0.distcp", len(buffer.getvalue())
+    metadata = pickle.loads((megatron / "release" / ".metadata").read_bytes())
+    for place in metadata.storage_data.values():
+        place.offset, place.length = 0, size
+    (megatron / "release" / ".metadata").write_bytes(pickle.dumps(metadata))
+    file.write_bytes(buffer.getvalue())
+    with pytest.raises(CheckpointError, match="could not be read"):
+        pipeline.import_model(megatron, tmp_path / "run")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("place", ["../outside", "/etc/hostname"])
+def test_a_megatron_checkpoint_that_names_files_elsewhere(place: str, megatron: Path, tmp_path: Path) -> None:
+    shutil.copy(megatron / "release" / "__0_0.distcp", megatron / "outside")
+    metadata = pickle.loads((megatron / "release" / ".metadata").read_bytes())
+    for saved in metadata.storage_data.values():
+        saved.relative_path = place
+    (megatron / "release" / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(CheckpointError, match="does not lie beside it"):
+        pipeline.import_model(megatron, tmp_path / "run")
 
 
 CODE = "import pathlib\npathlib.Path({trace!r}).touch()\n"

@@ -90,7 +90,7 @@ def test_killed_at_random_moments_ends_bit_identical(tiny_recipe, kills):
         assert [line[key] for line in log(run) if key in line] == [line[key] for line in log(reference) if key in line]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_ends_with_its_own_code(tiny_recipe, number):
     process = start(tiny_recipe, "stopped")
     run = RunFolder(tiny_recipe.parent / "runs" / "stopped")

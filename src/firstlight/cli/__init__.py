@@ -15,7 +15,11 @@ from typer.core import TyperGroup
 from firstlight import __version__
 from firstlight.cli import data as data_verbs
 from firstlight.cli.doctor import doctor
+from firstlight.cli.evaluate import evaluate
+from firstlight.cli.inspect import inspect
 from firstlight.cli.launch import launch
+from firstlight.cli.megatron import CONTEXT as MEGATRON_CONTEXT
+from firstlight.cli.megatron import export_command, import_config, megatron
 from firstlight.cli.options import (
     DataOption,
     DeviceOption,
@@ -27,6 +31,7 @@ from firstlight.cli.options import (
     by_name,
 )
 from firstlight.cli.plan import plan
+from firstlight.cli.report import report, watch
 from firstlight.cli.scaling import scaling_app
 from firstlight.cli.verify import verify
 from firstlight.support.ending import run_to_the_end
@@ -35,7 +40,8 @@ from firstlight.support.errors import ConfigError
 _ORDER = (
     *("quickstart", "recipes", "init", "corpus", "tokenizer", "tokenize", "mixture"),
     *("build", "classifier", "compare"),
-    *("plan", "scaling", "train", "launch", "doctor", "eval", "generate", "fill", "export", "import", "verify"),
+    *("plan", "scaling", "train", "launch", "watch", "doctor", "inspect", "eval", "generate", "fill", "report"),
+    *("export", "import", "megatron", "import-config", "verify"),
 )
 
 
@@ -182,6 +188,8 @@ def train(
     run = pipeline.train(recipe, overrides or [])
     note(f"\nThe run is in {run.path}. Next:")
     command(f"firstlight eval {run.path}")
+    if not run.tokenizer.has_text:
+        return
     if run.config.model.causal:
         command(f"firstlight generate {run.path} --prompt 'The'")
     else:
@@ -190,36 +198,13 @@ def train(
 
 
 app.command()(launch)
+app.command(context_settings=MEGATRON_CONTEXT)(megatron)
 app.command()(plan)
+app.command()(watch)
+app.command()(report)
+app.command()(inspect)
 app.command()(doctor)
-
-
-@app.command("eval")
-def evaluate(
-    run: Run,
-    data: DataOption = None,
-    step: Step = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens per domain; unset: all.", min=1)] = None,
-    pseudo_tokens: Annotated[
-        int,
-        typer.Option(help="Masked models: most tokens per domain to hide one at a time; 0: none.", min=0),
-    ] = 1000,
-    device: DeviceOption = None,
-) -> None:
-    """Loss, perplexity and accuracy by domain, on held-out documents or on files of yours.
-
-    A masked model also gets the accuracy of guessing the commonest token everywhere, and pseudo-perplexity.
-
-    Example: [cyan]firstlight eval runs/quickstart --data mine='texts/*.txt'[/cyan]
-    """
-    from firstlight import pipeline
-    from firstlight.pipeline.show import show_scores
-
-    show_scores(
-        pipeline.evaluate(
-            run, step=step, files=by_name(data), max_tokens=max_tokens, pseudo_tokens=pseudo_tokens, device=device
-        )
-    )
+app.command("eval")(evaluate)
 
 
 @app.command()
@@ -294,7 +279,16 @@ def export(
     """Write the model as a folder that Hugging Face's AutoModelForCausalLM (or MaskedLM) and AutoTokenizer load.
 
     Example: [cyan]firstlight export runs/quickstart my-model --format huggingface[/cyan]
+
+    For Megatron-LM's --load: [cyan]firstlight export runs/quickstart DIR --format megatron-checkpoint[/cyan]
+
+    A recipe or run as Megatron-LM's command: [cyan]firstlight export llama-7b DIR --format megatron[/cyan]
     """
+    if format == ExportFormat.megatron:
+        if step is not None or dtype != ExportType.auto:
+            raise ConfigError("--step and --dtype are for weights; --format megatron writes a command, leave them out.")
+        export_command(run, folder)
+        return
     from firstlight import pipeline
     from firstlight.support.console import note
 
@@ -304,28 +298,42 @@ def export(
 @app.command("import")
 def import_model(
     source: Annotated[
-        str, typer.Argument(help="Folder of a Hugging Face model in safetensors format, or its name on the hub.")
+        str,
+        typer.Argument(
+            help="Folder of a Hugging Face model in safetensors format, or its name on the hub; or of a Megatron-LM "
+            "checkpoint in its format torch_dist."
+        ),
     ],
     run: Annotated[Path, typer.Argument(help="The run folder to make, as in [bold]runs/bert[/bold].", metavar="RUN")],
     tokenizer: Annotated[
         str | None, typer.Option(help="tokenizer.json, a folder with one, or a hub name; unset: the model's own.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Megatron-LM checkpoints: a recipe whose model section says the shape; unset: the arguments that the "
+            "checkpoint keeps.",
+        ),
+    ] = None,
 ) -> None:
-    """Make a run of a Hugging Face model, to evaluate it, train it further and export it again.
+    """Make a run of another project's model, to evaluate it, train it further and export it again.
 
     Example: [cyan]firstlight import ./bert-base-uncased runs/bert[/cyan]
+
+    Megatron-LM: [cyan]firstlight import checkpoints/llama runs/llama --tokenizer tokenizer.json[/cyan]
 
     Train on: [cyan]firstlight train runs/bert data.sources.web.text=[web/] training.total_tokens=1e9[/cyan]
     """
     from firstlight import pipeline
     from firstlight.support.console import command, note
 
-    imported = pipeline.import_model(source, run, tokenizer=tokenizer)
+    imported = pipeline.import_model(source, run, tokenizer=tokenizer, recipe=recipe)
     note(f"\nThe run is in {imported.path}. Next:")
     command(f"firstlight eval {imported.path} --data NAME=FILES")
     command(f"firstlight train {imported.path} data.sources.NAME.text=[FILES] training.total_tokens=N")
 
 
+app.command("import-config")(import_config)
 app.command()(verify)
 
 

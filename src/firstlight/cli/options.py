@@ -34,6 +34,8 @@ class ExportFormat(StrEnum):
     """Formats that a model can be exported to."""
 
     huggingface = "huggingface"
+    megatron = "megatron"
+    megatron_checkpoint = "megatron-checkpoint"
 
 
 class ExportType(StrEnum):

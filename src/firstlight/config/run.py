@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,14 +56,24 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over time; lengths in steps or in tokens, not both."""
 
-    name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    """Shape after warm-up. wsd: constant, then linear decay over the last part."""
+    name: Literal["cosine", "linear", "wsd", "constant", "inverse_square_root"] = "cosine"
+    """Shape after warm-up. wsd: constant, then decay over the last part. inverse_square_root: lr·√(warm-up / step)."""
+    wsd_decay: Literal["linear", "cosine", "exponential", "minus_sqrt"] = "linear"
+    """wsd: shape of the final decay. exponential: 2·0.5^x - 1 of the way down, minus_sqrt: 1 - √x, x from 0 to 1."""
+    position: Literal["after_step", "before_step"] = "after_step"
+    """Where on the curve a step stands. after_step: the first of w warm-up steps has lr/w, the last step min_lr; tokens
+    are rounded up to whole steps. before_step (Megatron-LM): at what was trained until then, so that the first step has
+    initial_lr; tokens are exact."""
+    initial_lr: NonNegativeFloat = 0.0
+    """Learning rate where the warm-up begins."""
+    waits_for_overflow: bool = False
+    """precision fp16: a step that is skipped for overflow does not count, as in Megatron-LM. Else it does."""
     warmup_steps: NonNegative | None = None
-    """Steps of linear warm-up from 0."""
+    """Steps of linear warm-up from initial_lr."""
     warmup_tokens: NonNegative | None = None
     """The same in tokens."""
     decay_steps: Positive | None = None
-    """wsd: steps of the final decay (default 20 % of training); cosine, linear: step where min_lr is reached."""
+    """wsd: steps of the final decay (default 20 % of training); others: step from which on it is min_lr."""
     decay_tokens: Positive | None = None
     """The same in tokens."""
 
@@ -74,6 +84,13 @@ class ScheduleConfig(Section):
                 raise ValueError(f"give {what}_steps or {what}_tokens, not both")
         if self.name == "constant" and (self.decay_steps or self.decay_tokens):
             raise ValueError("a constant schedule has no decay; leave decay_steps and decay_tokens out")
+        if self.name != "wsd" and self.wsd_decay != "linear":
+            raise ValueError(f"wsd_decay is for schedule wsd, not {self.name}; leave it out")
+        if not (self.warmup_steps or self.warmup_tokens):
+            if self.initial_lr:
+                raise ValueError("initial_lr is where a warm-up begins, and there is none; leave it out")
+            if self.name == "inverse_square_root":
+                raise ValueError("inverse_square_root falls from the end of the warm-up; give warmup_steps above 0")
         return self
 
 
@@ -131,12 +148,26 @@ class LaunchConfig(Section):
 class EvaluationConfig(Section):
     """Validation while training."""
 
-    interval_steps: Positive = 1000
-    """Validate every so many steps, and at the end."""
+    interval_steps: NonNegative = 1000
+    """Validate every so many steps, and at the end. 0: never."""
     max_tokens: Positive | None = 1_000_000
     """Most validation tokens per source; unset: all of them."""
     batch_size: Positive | None = None
     """Sequences per forward pass; unset: training.micro_batch_size, or 8 without one."""
+    tasks: list[str] = []
+    """Tasks to score while training: files of JSON lines, folders of such, or names of lm-eval's (extra `tasks`)."""
+    task_interval_steps: Positive | None = None
+    """Score the tasks every so many steps, and at the end; unset: interval_steps."""
+    task_limit: Positive | None = 200
+    """Most items of each task while training; unset: all of them."""
+    task_baselines: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
+    """Accuracy of guessing, by the name of a task; unset: 1 / choices."""
+
+    @model_validator(mode="after")
+    def _with_tasks(self) -> EvaluationConfig:
+        if not self.tasks and (self.task_interval_steps or self.task_baselines):
+            raise ValueError("task_interval_steps and task_baselines go with tasks, and none is named; leave them out")
+        return self
 
 
 class LoggingConfig(Section):
@@ -144,10 +175,35 @@ class LoggingConfig(Section):
 
     interval_steps: Positive = 10
     """Write one line of metrics every so many steps."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files (extra `tensorboard`)."""
-    wandb_project: str | None = None
-    """Also log to this Weights & Biases project (extra `wandb`)."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
+    """Where the same numbers go, too; the extra of the same name installs what it needs. Addresses and keys come from
+    the environment."""
+    project: str | None = None
+    """Project (in MLflow: experiment) that the trackers put the run in; unset: firstlight."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if value.get("tensorboard"):
+            raise ValueError("tensorboard is an entry of logging.trackers now: trackers=[tensorboard]")
+        if project := value.get("wandb_project"):
+            raise ValueError(f"wandb_project is written trackers=[wandb] and project={project} now")
+        kept = {key: item for key, item in value.items() if key not in ("tensorboard", "wandb_project")}
+        if isinstance(kept.get("trackers"), str):
+            kept["trackers"] = [kept["trackers"]]
+        return kept
+
+    @model_validator(mode="after")
+    def _trackers_once(self) -> LoggingConfig:
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers names one twice: {', '.join(self.trackers)}")
+        if self.project is not None and not set(self.trackers) - {"tensorboard"}:
+            raise ValueError("project is for the trackers wandb, mlflow and trackio; name one in trackers")
+        if self.project is not None and not self.project.strip():
+            raise ValueError("project is empty; leave it out, or give a name")
+        return self
 
 
 class RunConfig(Section):
@@ -157,6 +213,8 @@ class RunConfig(Section):
     """Name of the run; its folder is runs_directory/name."""
     description: str = ""
     """One line about the recipe."""
+    license: str | None = None
+    """Licence of the trained model as the hub writes it (apache-2.0, cc-by-4.0); for the card of an export."""
     runs_directory: str = "runs"
     """Folder that holds the run folders."""
     seed: Annotated[Integer, Field(ge=0, lt=2**63)] = 1234
@@ -195,6 +253,15 @@ class RunConfig(Section):
         limit, length = self.model.max_position_embeddings, self.data.sequence_length
         if limit is not None and length > limit:
             raise ValueError(f"data.sequence_length {length} is above model.max_position_embeddings {limit}")
+        if self.schedule.initial_lr > self.optimizer.lr:
+            raise ValueError(
+                f"schedule.initial_lr {self.schedule.initial_lr:g} is above optimizer.lr {self.optimizer.lr:g}"
+            )
+        if self.schedule.waits_for_overflow and self.training.precision != "fp16":
+            raise ValueError(
+                f"schedule.waits_for_overflow is for training.precision fp16, not {self.training.precision}; "
+                "leave it out"
+            )
         if self.model.causal and self.masking != MaskingConfig():
             raise ValueError("masking is for model.objective masked, and this one is causal; leave it out")
         self.layout(self.declared_world_size)

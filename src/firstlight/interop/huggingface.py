@@ -71,7 +71,7 @@ def export_huggingface(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model's vocabulary {vocab_size}; "
             "they do not belong together."
         )
-    _check_target(folder)
+    check_target(folder)
 
     summary: dict[str, Any] = {
         "folder": str(folder),
@@ -158,7 +158,8 @@ def _plan_shards(sizes: Iterator[tuple[str, int]], max_shard_bytes: int) -> list
     return shards
 
 
-def _check_target(folder: Path) -> None:
+def check_target(folder: Path) -> None:
+    """DataError when an export cannot take the place of what is at `folder`."""
     if folder.is_file():
         raise DataError(f"{folder}: a file, where the export needs a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():

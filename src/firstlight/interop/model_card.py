@@ -13,7 +13,10 @@ from typing import Any
 from firstlight import __version__
 from firstlight.support.console import human_count
 
-PUBLIC = ("name", "license", "mixture", "training", "evaluation", "versions", "tokenizer", "datasets", "imported")
+PUBLIC = (
+    *("name", "license", "mixture", "training", "evaluation", "tasks"),
+    *("versions", "tokenizer", "datasets", "imported"),
+)
 MASKED = "ForMaskedLM"
 """How the class of a masked language model ends."""
 
@@ -40,7 +43,8 @@ def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], facts: M
     settings: config.json; summary: of `export_huggingface`; facts: any of {"name": str, "license": str, "datasets":
     {source: {"tokens": {"train": int}, "documents": {"train": int}, "text": [str]}}, "mixture": {source: weight},
     "training": {setting: value, "tokens": int among them}, "evaluation": {source: {"loss", "perplexity",
-    "accuracy", "bits_per_byte"}}, "versions": {package: version}, "imported": {"source", "model_type",
+    "accuracy", "bits_per_byte", and the ends of intervals}}, "tasks": {task: numbers}, "versions": {package: version},
+    "imported": {"source", "model_type",
     "drawn": [str]}}.
     """
     name = facts.get("name", "Language model")
@@ -59,6 +63,8 @@ def model_card(settings: Mapping[str, Any], summary: Mapping[str, Any], facts: M
         parts.append(_section("Training", _table(("setting", "value"), _training_rows(facts, summary))))
     if facts.get("evaluation"):
         parts.append(_section("Evaluation on held-out documents", _score_table(facts["evaluation"])))
+    if facts.get("tasks"):
+        parts.append(_section("Evaluation on tasks", _task_table(facts["tasks"])))
     if not facts.get("license"):
         parts.append(
             _section(
@@ -156,13 +162,33 @@ def _training_rows(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Iter
 
 
 def _score_table(evaluation: Mapping[str, Mapping[str, float]]) -> str:
-    columns = ("loss", "perplexity", "accuracy", "bits_per_byte", "tokens")
+    """With 95 % intervals over documents where `firstlight eval` has found them."""
+    columns = ("loss", "perplexity", "accuracy", "bits_per_byte")
     rows = [
-        (source, *(_count(score.get(key)) if key == "tokens" else _number(score.get(key)) for key in columns))
+        (source, *(_with_interval(score, key) for key in columns), _count(score.get("tokens")))
         for source, score in evaluation.items()
     ]
     titles = ("source", "loss (nats per token)", "perplexity", "accuracy", "bits per byte", "tokens scored")
-    return _table(titles, rows)
+    table = _table(titles, rows)
+    if any("perplexity_low" in score for score in evaluation.values()):
+        table += "\n\nIn brackets: 95 % intervals, from documents drawn anew."
+    return table
+
+
+def _task_table(tasks: Mapping[str, Mapping[str, float]]) -> str:
+    rows = (
+        (task, metric, _number(value), _number(numbers.get(f"{metric}_stderr")), _number(numbers.get("chance")))
+        for task, numbers in tasks.items()
+        for metric, value in numbers.items()
+        if metric not in ("chance", "items") and not metric.endswith("_stderr")
+    )
+    return _table(("task", "metric", "value", "standard error", "accuracy of guessing"), rows)
+
+
+def _with_interval(score: Mapping[str, float], key: str) -> str:
+    low, high = score.get(f"{key}_low"), score.get(f"{key}_high")
+    ends = f" ({_number(low)} to {_number(high)})" if low is not None and high is not None else ""
+    return _number(score.get(key)) + ends
 
 
 def _section(title: str, body: str) -> str:

@@ -42,7 +42,7 @@ def write_safetensors(
             assert tuple(tensor.shape) == tuple(shape), name
             for block in _blocks(tensor):
                 converted = block.to("cpu", dtype).contiguous()
-                _check_range(name, block, converted)
+                check_range(name, block, converted)
                 file.write(converted.flatten().view(torch.uint8).numpy().data)
             wrote(math.prod(shape) * dtype.itemsize)
 
@@ -57,7 +57,8 @@ def _header(shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> bytes:
     return text + b" " * (-len(text) % 8)
 
 
-def _check_range(name: str, block: Tensor, converted: Tensor) -> None:
+def check_range(name: str, block: Tensor, converted: Tensor) -> None:
+    """ConfigError for a finite number in `block` that the type of `converted`, the same block, cannot hold."""
     if block.dtype != converted.dtype and bool((converted.isinf() & ~block.to("cpu").isinf()).any()):
         largest = block.abs().nan_to_num(posinf=0).max().item()
         kind = str(converted.dtype).removeprefix("torch.")

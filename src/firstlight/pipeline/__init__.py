@@ -10,6 +10,7 @@ _HOME = {
     "compare_tokenizers": "verbs",
     "doctor": "diagnosing",
     "evaluate": "scoring",
+    "evaluate_tasks": "task_scoring",
     "export": "verbs",
     "fill": "filling",
     "generate": "verbs",
@@ -18,11 +19,13 @@ _HOME = {
     "plan": "planning",
     "prepare": "stages",
     "quickstart": "first_run",
+    "report": "reporting",
     "tokenize": "verbs",
     "train": "run_training",
     "train_classifier": "verbs",
     "train_tokenizer": "verbs",
     "verify": "verifying",
+    "watch": "watching",
 }
 
 __all__ = sorted(_HOME)

@@ -16,6 +16,7 @@ from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import Ranks, local_device, start_ranks, stop_ranks
 from firstlight.pipeline.scoring import score_splits
 from firstlight.pipeline.stages import Prepared, describe_datasets, prepare
+from firstlight.pipeline.task_scoring import task_scorer
 from firstlight.planning.flops import parameter_count, training_flops_per_token
 from firstlight.planning.in_flight import SPLIT_BACKWARD
 from firstlight.recipe import apply_overrides, config_diff, load_config, parse_config, read_recipe
@@ -25,25 +26,28 @@ from firstlight.support.files import folder_lock
 from firstlight.support.logs import log_to
 from firstlight.support.peers import watching
 from firstlight.support.ranks import local_world_size, world_size
-from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.lineage import describe_samples
 from firstlight.tokens.objective import objective_of
+from firstlight.tokens.stream import Stream
+from firstlight.tokens.streams import open_stream
 from firstlight.training.checkpoint import warn_of_little_room
 from firstlight.training.checkpoint.second_place import SecondPlace
 from firstlight.training.device import choose_device, device_name, peak_flops
 from firstlight.training.run_folder import RunFolder
 from firstlight.training.schedule import decay_range
+from firstlight.training.trackers import check_trackers
 from firstlight.training.trainer import Trainer, Validate
 
 
-def train(recipe: str | Path, overrides: Sequence[str] = ()) -> RunFolder:
-    """Train a recipe (name or YAML file), or resume a run folder; returns the run.
+def train(recipe: str | Path | RunConfig, overrides: Sequence[str] = ()) -> RunFolder:
+    """Train a recipe (name, YAML file or configuration), or resume a run folder; returns the run.
 
     Stages before training run first where the recipe names text (cached). A run that exists is resumed from its newest
     sound checkpoint when its settings agree, and refused when they do not. Under torchrun, every process calls this;
     the stages before training are run by one of them.
     """
-    original = with_global_batch_of_run(read_run_or_recipe(recipe, overrides))
+    read = recipe if isinstance(recipe, RunConfig) else read_run_or_recipe(recipe, overrides)
+    original = with_global_batch_of_run(read)
     check_supported(original)
     log_to(original.run_folder)
     with watching():
@@ -127,6 +131,7 @@ def check_supported(config: RunConfig) -> None:
     if precision == "fp8":
         check_float8(device)
     check_combinations(config)
+    check_trackers(config)
     step_tokens = config.batch(world_size()).global_batch_size * config.data.sequence_length
     decay_range(config.schedule, config.steps(world_size()), step_tokens)
 
@@ -179,7 +184,12 @@ def train_prepared(original: RunConfig, prepared: Prepared, ranks: Ranks | None 
     training = prepared.config.training.model_copy(update=batch)
     config = prepared.config.model_copy(update={"launch": _cluster(), "training": training})
     with folder_lock(run.path, "the run") if ranks.chief else nullcontext():
-        return _train_locked(original, replace(prepared, config=config), run, ranks)
+        _train_locked(original, replace(prepared, config=config), run, ranks)
+    if ranks.chief:
+        from firstlight.pipeline.reporting import report_after_training  # which knows the planner, and that knows this
+
+        report_after_training(run)
+    return run
 
 
 def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks: Ranks) -> RunFolder:
@@ -191,6 +201,7 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks
     batch = config.batch(ranks.layout.world_size)
     total_steps = config.steps(ranks.layout.world_size)
     stream.check_supply(total_steps * batch.global_batch_size, batch.global_batch_size)
+    ranks.from_chief(stream.prepare)
     peak, peak_source = ranks.from_chief(lambda: peak_flops(device, config.training.precision))
     reason = why_not_compile(device) if config.training.compile else "training.compile is false"
     if config.training.compile and reason:
@@ -212,9 +223,10 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks
         peak_flops=peak,
         remark="compiling" if reason is None else "",
         validate=validator(prepared, ranks),
+        score_tasks=task_scorer(config, prepared.tokenizer, ranks),
         describe=functools.partial(describe_samples, stream, prepared.tokenizer),
     )
-    ranks.from_chief(lambda: _keep_settings(original, prepared, run, exists))
+    ranks.from_chief(lambda: _keep_settings(original, prepared, stream, run, exists))
     if resuming:
         trainer.resume()
         if trainer.step >= trainer.total_steps:
@@ -230,9 +242,12 @@ def _train_locked(original: RunConfig, prepared: Prepared, run: RunFolder, ranks
     return run
 
 
-def _keep_settings(original: RunConfig, prepared: Prepared, run: RunFolder, exists: bool) -> None:
+def _keep_settings(original: RunConfig, prepared: Prepared, stream: Stream, run: RunFolder, exists: bool) -> None:
     """Begin the run folder, or check that an existing one goes on as it began and note what has changed."""
     provenance = prepared.provenance(original)
+    for source in stream.sources:
+        if record := stream.record(source):
+            provenance[source]["order"] = record
     if exists:
         run.check_resumable(prepared.config, provenance, prepared.tokenizer)
         run.begin_imported(provenance)
@@ -242,11 +257,16 @@ def _keep_settings(original: RunConfig, prepared: Prepared, run: RunFolder, exis
         run.create(prepared.config, prepared.tokenizer, provenance)
 
 
-def sample_stream(prepared: Prepared) -> SampleStream:
-    """The training samples of a prepared configuration; ids outside the model's vocabulary never leave it."""
-    splits = {name: dataset.splits["train"] for name, dataset in prepared.datasets.items()}
-    config = prepared.config
-    return SampleStream(splits, config.data, config.seed, config.model.vocab_size)
+def sample_stream(prepared: Prepared, in_memory: bool = False) -> Stream:
+    """The training samples of a prepared configuration; ids outside the model's vocabulary never leave it.
+
+    in_memory: write no files of its order, and read none.
+    """
+    config, ranks = prepared.config, prepared.config.declared_world_size
+    training = {name: dataset for name, dataset in prepared.datasets.items() if "train" in dataset.splits}
+    splits = {name: dataset.splits["train"] for name, dataset in training.items()}
+    identities = None if in_memory else {name: dataset.fingerprint for name, dataset in training.items()}
+    return open_stream(splits, config, config.steps(ranks) * config.batch(ranks).global_batch_size, identities)
 
 
 def validator(prepared: Prepared, ranks: Ranks) -> Validate | None:

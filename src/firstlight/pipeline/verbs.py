@@ -140,8 +140,11 @@ def generate(
     if any("\ud800" <= character <= "\udfff" for character in prompt):
         raise ConfigError("the prompt is not valid UTF-8 text.")
     from firstlight.evaluation.generation import generate as write
+    from firstlight.tokens.null import check_has_text
     from firstlight.training.load import load_trained
+    from firstlight.training.run_folder import RunFolder
 
+    check_has_text(RunFolder.open(run).tokenizer, "generation", Path(run))
     trained = load_trained(run, step, device)
     yield from write(
         trained.model,
@@ -163,32 +166,51 @@ def export(
     step: int | None = None,
     dtype: str = "auto",
 ) -> Path:
-    """Write the model of a run as a folder that `transformers` loads; returns the folder.
+    """Write the model of a run as a folder that `transformers` loads, or that Megatron-LM does; returns the folder.
 
-    dtype: float32, bfloat16 or float16; auto: that of the weights a model was imported with, else float32. No model is
-    built: the memory that it takes is that of the largest tensor, a few times over.
+    format: huggingface or megatron-checkpoint. dtype: float32, bfloat16 or float16; auto: that of the weights a model
+    was imported with, else float32. No model is built: the memory that it takes is that of the largest tensor, a few
+    times over.
     """
-    if format != "huggingface":
-        raise ConfigError(f"--format {format} is not known; known: huggingface.")
+    if format not in ("huggingface", "megatron-checkpoint"):
+        raise ConfigError(f"--format {format} is not known; known: huggingface, megatron-checkpoint.")
+    from firstlight.interop import megatron_checkpoint
     from firstlight.interop.huggingface import export_huggingface
     from firstlight.interop.weights import weights_of_checkpoint
+    from firstlight.pipeline.evaluated import recorded_evaluation
+    from firstlight.planning.flops import training_flops_per_token
+    from firstlight.tokens.null import check_has_text
     from firstlight.training.load import open_trained
 
     _check_output(Path(folder), "firstlight.json", "an earlier export")
     trained = open_trained(run, step)
+    check_has_text(trained.tokenizer, "export", Path(run))
+    recorded = recorded_evaluation(trained.run, trained.state["step"])
+    length, tokens = trained.config.data.sequence_length, trained.state["tokens_consumed"]
+    flops = tokens * training_flops_per_token(trained.config.model, length, trained.config.predicted_share)
     provenance = {
         **trained.run.provenance,
         "name": trained.config.name,
+        "license": trained.config.license,
         "mixture": trained.config.data.mixture,
         "training": {
             "step": trained.state["step"],
-            "tokens": trained.state["tokens_consumed"],
-            "sequence_length": trained.config.data.sequence_length,
+            "tokens": tokens,
+            "flops": f"{flops:.2e}",
+            "sequence_length": length,
             "precision": trained.config.training.precision,
         },
-        "evaluation": trained.state.get("validation") or {},
+        "evaluation": recorded.get("held_out") or trained.state.get("validation") or {},
+        "tasks": recorded.get("tasks", {}),
     }
     weights = weights_of_checkpoint(trained.tensors, trained.config.model)
+    if format == "megatron-checkpoint":
+        step = trained.state["step"]
+        summary = megatron_checkpoint.export_megatron(
+            weights, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype, step=step
+        )
+        megatron_checkpoint.show_how_to_load(summary)
+        return Path(folder)
     origin = trained.run.origin if trained.run.origin.is_dir() else None
     export_huggingface(weights, trained.tokenizer, Path(folder), provenance=provenance, dtype=dtype, origin=origin)
     return Path(folder)

@@ -111,4 +111,4 @@ def energy_kwh(device: Device, device_hours: Range) -> Range | None:
 
 def evaluation_share(interval_steps: int, evaluated_tokens: float, tokens_per_step: int) -> float:
     """Time of validation as a share of the steps' time: a forward pass is a third of a step."""
-    return evaluated_tokens / 3 / (interval_steps * tokens_per_step)
+    return evaluated_tokens / 3 / (interval_steps * tokens_per_step) if interval_steps else 0.0

@@ -252,7 +252,8 @@ def _schedule(schedule: ScheduleConfig, shorter: float, step_tokens: int) -> dic
         steps, tokens = getattr(schedule, f"{what}_steps"), getattr(schedule, f"{what}_tokens")
         if tokens is not None:
             steps = tokens / step_tokens
-        least = 0 if what == "warmup" else 1
+        from_warmup = schedule.initial_lr > 0 or schedule.name == "inverse_square_root"
+        least = 1 if what == "decay" or from_warmup else 0
         values[f"{what}_steps"] = None if steps is None else max(least, int(steps * shorter))
         values[f"{what}_tokens"] = None
     return values

@@ -27,9 +27,9 @@ from firstlight.planning.flops import training_flops_per_token
 from firstlight.support.console import ProgressBar, human_count, note, progress
 from firstlight.support.errors import CheckpointError, TrainingStopped
 from firstlight.support.hang import beat, resting, watching_steps
-from firstlight.tokens.batches import SampleStream
 from firstlight.tokens.loader import Loader, TokenBatch
 from firstlight.tokens.objective import Objective
+from firstlight.tokens.stream import Stream
 from firstlight.training.allocator import keep_freed_memory
 from firstlight.training.checkpoint import CheckpointWriter, last_good_step, load_checkpoint, set_aside_after
 from firstlight.training.device import peak_memory_bytes
@@ -64,6 +64,7 @@ class Interval:
     steps: int = 0
     seconds: float = 0.0
     waiting: float = 0.0
+    saving: float = 0.0
 
 
 class Trainer:
@@ -74,20 +75,23 @@ class Trainer:
         config: RunConfig,
         run: RunFolder,
         model: ParallelModel,
-        stream: SampleStream,
+        stream: Stream,
         *,
         objective: Objective,
         eod_id: int,
         peak_flops: float,
         remark: str = "",
         validate: Validate | None = None,
+        score_tasks: Validate | None = None,
         describe: Describe | None = None,
     ) -> None:
         """model: materialized, with its weights or ready to `resume`. objective: what it is to predict, as
         `objective_of` makes it. peak_flops: of one process, in FLOP/s. remark: shown until the first step is done.
+        score_tasks: as `validate`, of tasks: {"tasks": {name: numbers}} and what follows from them.
         describe: what samples are, for the record of a skipped step."""
         self.config, self.run, self.model, self.stream, self.objective = config, run, model, stream, objective
         self.eod_id, self.peak_flops, self.validate, self.remark = eod_id, peak_flops, validate, remark
+        self.score_tasks = score_tasks
         self.ranks, self.device = model.ranks, model.ranks.device
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -119,7 +123,7 @@ class Trainer:
         TrainingStopped after a signal, when the state is saved.
         """
         batches = self.batches()
-        log = MetricsLog(self.run, self.config)
+        log = MetricsLog(self.run, self.config, self.step)
         interval = Interval()
         self.model.train()
         try:
@@ -148,10 +152,16 @@ class Trainer:
                     if last or self.step % self.config.logging.interval_steps == 0:
                         self._log(log, bar, interval, step)
                         interval = Interval()
-                    if last or self.step % self.config.evaluation.interval_steps == 0:
+                    validating = self.config.evaluation.interval_steps
+                    if validating and (last or self.step % validating == 0):
                         self._validate(log, bar)
+                    scoring = self.config.evaluation.task_interval_steps or validating
+                    if scoring and (last or self.step % scoring == 0):
+                        self._score_tasks(log, bar)
                     if last or step.stops or writer.due(self.step):
+                        started = time.perf_counter()
                         self.save(writer, wait=last or step.stops > 0)
+                        interval.saving += time.perf_counter() - started
                     if step.stops and not last:
                         name = stop.signal_name or "signal to another process"
                         self.run.event("stopped", step=self.step, signal=name)
@@ -161,7 +171,7 @@ class Trainer:
                         )
         finally:
             batches.close()
-            log.close()
+            log.close(finished=self.step == self.total_steps)
 
     def batches(self) -> Loader:
         """This process's part of the global batches from the current step on, read ahead in the background."""
@@ -184,8 +194,9 @@ class Trainer:
         scaled_loss = self.model.forward_backward(batch, factor)
         loss, norm, stops = reduce_step(self.model, scaled_loss, stop)
         loss, norm = loss / scale, norm / scale
+        waited = self.loss_scale.skipped_steps if self.loss_scale and self.config.schedule.waits_for_overflow else 0
         lr = learning_rate(
-            self.step + 1, self.config.schedule, self.config.optimizer, self.total_steps, self.step_tokens
+            self.step + 1 - waited, self.config.schedule, self.config.optimizer, self.total_steps, self.step_tokens
         )
         if self._may_move(loss, norm, batch.first_sample):
             limit = self.config.training.max_grad_norm or math.inf
@@ -284,17 +295,36 @@ class Trainer:
         if self.validate is None:
             return
         bar.show("validating …")
-        self.model.train(False)
-        # Other batch shapes and no gradients would compile every block again for a few batches.
-        with torch.compiler.set_stance("force_eager"):
-            self.last_validation = self.validate(self.model)
-        self.model.train()
-        log.write(self.step, {"validation": self.last_validation})
+        self.last_validation, seconds = self._evaluated(self.validate)
+        log.write(self.step, {"validation": self.last_validation, "validation_seconds": seconds})
         key = "bits_per_byte" if self.config.model.causal else "accuracy"
+        if all(score[key] is None for score in self.last_validation.values()):
+            key = "loss"  # the tokenizer, or the lack of one, does not say how many bytes a token stands for
         numbers = ((name, score[key]) for name, score in self.last_validation.items())
         shown = ", ".join(f"{name} {'–' if number is None else f'{number:.3f}'}" for name, number in numbers)
         note(f"step {self.step}: held-out {key.replace('_', ' ')}: {shown}")
         bar.show(self.remark)
+
+    @resting()
+    def _score_tasks(self, log: MetricsLog, bar: ProgressBar) -> None:
+        if self.score_tasks is None:
+            return
+        bar.show("scoring tasks …")
+        numbers, seconds = self._evaluated(self.score_tasks)
+        log.write(self.step, {**numbers, "tasks_seconds": seconds})
+        shown = (f"{name} {score['acc']:.3f}" for name, score in numbers["tasks"].items() if "acc" in score)
+        note(f"step {self.step}: accuracy on tasks: {', '.join(shown)}")
+        bar.show(self.remark)
+
+    def _evaluated(self, evaluate: Validate) -> tuple[Mapping[str, Any], float]:
+        """(what `evaluate` says of the model as it stands, seconds)."""
+        started = time.perf_counter()
+        self.model.train(False)
+        # Other batch shapes and no gradients would compile every block again for a few batches.
+        with torch.compiler.set_stance("force_eager"):
+            found = evaluate(self.model)
+        self.model.train()
+        return found, time.perf_counter() - started
 
     def _log(self, log: MetricsLog, bar: ProgressBar, interval: Interval, step: Step) -> None:
         rate = interval.steps * self.step_tokens / interval.seconds
@@ -317,7 +347,9 @@ class Trainer:
                 "skipped_steps": skipped,
                 "samples_consumed": self.samples_consumed,
                 "tokens_consumed": self.step * self.step_tokens,
+                "seconds": interval.seconds,
                 "data_wait_fraction": interval.waiting / interval.seconds,
+                "save_seconds": interval.saving,
                 "peak_memory_bytes": peak_memory_bytes(self.device),
                 **scaling,
             },

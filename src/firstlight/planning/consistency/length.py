@@ -129,6 +129,15 @@ def checkpoints(situation: Situation) -> Iterator[Finding]:
 def validation(situation: Situation) -> Iterator[Finding]:
     """Validation that takes a good part of the time, or comes only at the end."""
     evaluation, data = situation.config.evaluation, situation.config.data
+    if evaluation.interval_steps == 0:
+        yield Finding(
+            "never validated",
+            "note",
+            None,
+            "evaluation.interval_steps is 0: nothing will say whether the model learns more than its own text.",
+            f"Set evaluation.interval_steps={max(1, situation.total_steps // 20)}.",
+        )
+        return
     if evaluation.interval_steps > situation.total_steps:
         yield Finding(
             "validated only at the end",

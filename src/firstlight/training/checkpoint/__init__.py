@@ -19,13 +19,14 @@ from firstlight.training.checkpoint.folder import (
     verify_checkpoint,
 )
 from firstlight.training.checkpoint.load import find_checkpoint, load_checkpoint
-from firstlight.training.checkpoint.reader import CheckpointTensors
+from firstlight.training.checkpoint.reader import CheckpointTensors, MetadataUnpickler
 from firstlight.training.checkpoint.room import warn_of_little_room
 from firstlight.training.checkpoint.writer import CheckpointWriter
 
 __all__ = [
     "CheckpointTensors",
     "CheckpointWriter",
+    "MetadataUnpickler",
     "checkpoint_folder",
     "checkpoint_steps",
     "find_checkpoint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,11 +23,17 @@ from firstlight.training.checkpoint.plans import PartsLoadPlanner
 class CheckpointTensors:
     """The tensors of the checkpoint in folder `path`; no model and no process group is needed to read them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unpickler: type[MetadataUnpickler] | None = None) -> None:
+        """unpickler: of metadata that another project wrote; unset: `MetadataUnpickler`."""
         self.path = path
-        self._reader = _Reader(path)
+        self._reader = _Reader(path, unpickler or MetadataUnpickler)
         saved = self._reader.read_metadata().state_dict_metadata
         self.tensors = {name: value for name, value in saved.items() if isinstance(value, TensorStorageMetadata)}
+
+    @property
+    def places(self) -> Collection[Any]:
+        """Where the parts lie: `relative_path` of a file beside the metadata, `offset` and `length` in bytes."""
+        return self._reader.read_metadata().storage_data.values()
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -89,11 +95,15 @@ class _Reader(FileSystemReader):
 
     _metadata: Metadata | None = None
 
+    def __init__(self, path: Path, unpickler: type[MetadataUnpickler]) -> None:
+        super().__init__(path)
+        self._unpickler = unpickler
+
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         if self._metadata is None:
             with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as stream:
                 try:
-                    metadata = _checked(_MetadataUnpickler(stream).load())
+                    metadata = _checked(self._unpickler(stream).load())
                 except Exception as problem:
                     raise CheckpointError(f"{self.path}/.metadata: not readable ({problem}).") from None
             metadata.storage_meta = getattr(metadata, "storage_meta", None) or StorageMeta()
@@ -123,7 +133,7 @@ def _checked(metadata: Any) -> Metadata:
     return metadata
 
 
-class _MetadataUnpickler(pickle.Unpickler):
+class MetadataUnpickler(pickle.Unpickler):
     """Knows the classes that torch's checkpoint metadata consists of, and nothing that can act."""
 
     _ALLOWED = frozenset(
