@@ -15,6 +15,7 @@ from firstlight.config import MaskingConfig
 from firstlight.evaluation import Scorer, Share, evaluate_split
 from firstlight.evaluation.perplexity import evaluation_masks
 from firstlight.evaluation.pseudo import EvenSample, pseudo_score
+from firstlight.evaluation.windows import Window, split_windows
 from firstlight.support.errors import ConfigError
 
 
@@ -176,10 +177,10 @@ def test_a_sample_of_places_is_even_and_as_large_as_asked(tokenizer, size):
     total = 700
     tokens = np.resize(ordinary, total)
     sample = EvenSample(size, tokenizer)
-    windows = [(n, tokens[start : start + 50]) for n, start in enumerate(range(0, total, 50))]
-    windows.insert(3, (99, np.full(50, tokenizer.eod_id)))
+    windows = [Window(n, tokens[start : start + 50]) for n, start in enumerate(range(0, total, 50))]
+    windows.insert(3, Window(99, np.full(50, tokenizer.eod_id)))
     assert list(sample.watch(windows)) == windows
-    starts = {id(window): 50 * (n - (n > 3)) for n, (_, window) in enumerate(windows)}
+    starts = {id(window): 50 * (n - (n > 3)) for n, (_, window, *_) in enumerate(windows)}
     places = [starts[id(window)] + place for window, place in sample.places]
     assert len(places) == min(size, total)
     gaps = np.diff([*places, total])
@@ -190,7 +191,7 @@ def test_a_sample_of_places_is_even_and_as_large_as_asked(tokenizer, size):
 def test_a_sample_is_scored_as_its_places_are(scorer, split, tokenizer, masked_model):
     one = scorer()
     sample = EvenSample(9, tokenizer)
-    evaluate_split(one, split, sample=sample)
+    list(sample.watch(split_windows(split, 16, tokenizer, causal=False, max_tokens=None)))
     seen = []
     score = pseudo_score(one, sample, seen.append)
     expected = 0.0

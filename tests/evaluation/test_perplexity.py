@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from firstlight import CausalLanguageModel, evaluate_pretraining
 from firstlight.evaluation import Score, Scorer, Share, evaluate_split
-from firstlight.support.errors import DataError
+from firstlight.evaluation.perplexity import evaluate_documents
+from firstlight.evaluation.windows import split_documents, text_documents
+from firstlight.support.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -137,17 +139,131 @@ def test_max_tokens_takes_windows_spread_over_the_split(model, tokenizer):
         score(model, tokenizer, FakeSplit([1]))
 
 
-def test_attention_within_documents_does_not_look_back_over_an_end(model, tokenizer):
-    eod = tokenizer.eod_id
-    one = score(model, tokenizer, FakeSplit([9, 8, 7, eod, 20, 21, 22]), within_documents=True)
-    other = score(model, tokenizer, FakeSplit([30, 31, 32, eod, 20, 21, 22]), within_documents=True)
-    last = [
-        score(model, tokenizer, FakeSplit([*start, eod, 20, 21, 22]), within_documents=True).nats
-        - score(model, tokenizer, FakeSplit([*start, eod, 20, 21]), within_documents=True).nats
-        for start in ([9, 8, 7], [30, 31, 32])
+@pytest.mark.parametrize("within_documents", [False, True])
+def test_no_document_of_a_window_is_read_in_the_light_of_another(model, tokenizer, within_documents):
+    eod, one, other = tokenizer.eod_id, [9, 8, 7], [20, 21, 22]
+
+    def nats(*ids):
+        return score(model, tokenizer, FakeSplit(ids), within_documents).nats
+
+    together = nats(eod, *one, eod, *other)
+    assert together == pytest.approx(nats(eod, *one, eod) + nats(eod, *other), rel=1e-5)
+    with torch.no_grad():
+        ids = torch.tensor([[eod, *one, eod, *other]])
+        straddling = float(F.cross_entropy(model(ids)["logits"][0, :-1], ids[0, 1:], reduction="sum"))
+        alone = torch.tensor([[*other]])  # as in training within documents: no token before the first
+        rest = float(F.cross_entropy(model(alone)["logits"][0, :-1], alone[0, 1:], reduction="sum"))
+    assert together != pytest.approx(straddling, rel=1e-5)
+    is_alone = nats(eod, *other) - nats(eod, other[0]) == pytest.approx(rest, rel=1e-5)
+    assert is_alone == within_documents
+
+
+def reference_loop(model, ids, length, stride):
+    """The loop of Hugging Face's page on perplexity: (nats, tokens) of one document."""
+    nats = count = reached = 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + length, len(ids))
+        window = torch.tensor([ids[begin:end]])
+        labels = window.clone()
+        labels[:, : -(end - reached)] = -100
+        with torch.no_grad():
+            mean = float(model(window, labels=labels).loss)
+        counted = int((labels[:, 1:] != -100).sum())
+        nats, count, reached = nats + mean * counted, count + counted, end
+        if end == len(ids):
+            break
+    return nats, count
+
+
+@pytest.fixture(scope="module")
+def other():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=320, initializer_range=0.3, **shape)).eval()
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7, 16])
+def test_a_sliding_window_is_that_of_a_plain_transformers_loop(other, tokenizer, texts, stride):
+    nats = tokens = 0
+    for text in texts:
+        ids = [tokenizer.eod_id, *tokenizer.encode(text), tokenizer.eod_id]
+        part, count = reference_loop(other, ids, 17, stride)
+        assert count == len(ids) - 1
+        nats, tokens = nats + part, tokens + count
+    results = [
+        evaluate_pretraining(other, tokenizer, texts, sequence_length=16, stride=stride, batch_size=batch_size)
+        for batch_size in (1, 5)
     ]
-    assert one.nats != other.nats
-    assert last[0] == pytest.approx(last[1], rel=1e-5)
+    for result in results:
+        assert result["tokens"] == tokens
+        assert result["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-6)
+
+
+def test_more_context_is_another_number_and_a_stride_beyond_a_window_is_refused(other, model, tokenizer, texts):
+    short, slid = (
+        evaluate_pretraining(other, tokenizer, texts, sequence_length=16, stride=stride)["loss"] for stride in (16, 4)
+    )
+    assert abs(short - slid) > 1e-3
+    assert short == evaluate_pretraining(other, tokenizer, texts, sequence_length=16)["loss"]
+    for stride in (0, 17):
+        with pytest.raises(ConfigError, match=f"stride is {stride}; at least 1 is due, and at most"):
+            evaluate_pretraining(model, tokenizer, texts, sequence_length=16, stride=stride)
+
+
+def test_documents_of_a_split_are_scored_as_texts_are(model, tokenizer, texts):
+    class Documents(FakeSplit):
+        def __init__(self, documents):
+            super().__init__(np.concatenate(documents))
+            self.ends = np.cumsum([len(document) for document in documents])
+            self.num_documents = len(documents)
+
+        def document_bounds(self, number):
+            return int(self.ends[number - 1]) if number else 0, int(self.ends[number])
+
+    split = Documents([[*tokenizer.encode(text), tokenizer.eod_id] for text in texts])
+    scorer = Scorer(model, tokenizer, 16, 3, torch.device("cpu"))
+    held_out = evaluate_documents(scorer, split_documents(split, tokenizer), stride=5)
+    result = evaluate_pretraining(model, tokenizer, texts, sequence_length=16, stride=5)
+    assert held_out.loss == pytest.approx(result["loss"], rel=1e-6)
+    assert held_out.tokens == result["tokens"]
+    assert len(list(split_documents(split, tokenizer, max_tokens=10))) == 1
+
+
+def test_intervals_are_those_of_documents_drawn_anew(model, tokenizer, texts):
+    many = [text * n for text in texts for n in (1, 2)]
+    result = evaluate_pretraining(model, tokenizer, {"a": many, "b": many[:1]}, sequence_length=16, seed=3)
+    domains = result["domains"]
+    assert result["documents"] == len(many) + 1
+    assert domains["a"]["documents"] == len(many)
+    assert "perplexity_low" not in domains["b"], "one document says nothing of others"
+    low, high = domains["a"]["perplexity_low"], domains["a"]["perplexity_high"]
+    assert low < domains["a"]["perplexity"] < high
+
+    parts = [evaluate_pretraining(model, tokenizer, [text], sequence_length=16) for text in many]
+    draws = np.random.default_rng(3)
+    expected = []
+    for _ in range(1000):
+        drawn = [parts[number] for number in draws.integers(len(many), size=len(many))]
+        tokens = sum(part["tokens"] for part in drawn)
+        expected.append(math.exp(sum(part["loss"] * part["tokens"] for part in drawn) / tokens))
+    assert (low, high) == pytest.approx(np.percentile(expected, (2.5, 97.5)).tolist(), rel=1e-5)
+    again = evaluate_pretraining(model, tokenizer, {"a": many}, sequence_length=16, seed=3, batch_size=3)["domains"]
+    assert again["a"]["bits_per_byte_low"] == pytest.approx(domains["a"]["bits_per_byte_low"], rel=1e-5)
+
+
+def test_parts_of_documents_on_several_processes_come_to_the_same_intervals(model, tokenizer, texts):
+    documents = list(text_documents(texts, tokenizer))
+    alone = evaluate_documents(Scorer(model, tokenizer, 8, 2, torch.device("cpu")), documents)
+    sums = []
+    for rank in range(3):
+        share = Share(rank, 3, lambda part: sums.append(part) or part)
+        evaluate_documents(Scorer(model, tokenizer, 8, 2, torch.device("cpu"), share=share), documents)
+    together = torch.stack(sums[1::2]).sum(0).numpy()
+    np.testing.assert_allclose(together, alone.documents, rtol=1e-5)
+    assert len(alone.documents) == len(texts)
 
 
 def test_scores_add_exactly():

@@ -59,7 +59,8 @@ def test_eval_shows_accuracy_beside_the_baseline_and_pseudo_perplexity(folder: P
     assert [row[0] for row in rows[:2]] == ["manual", "code"]
     assert all(row[3].endswith("%") and row[4].endswith("%") for row in rows[:2])
     assert rows[3] == ["domain", "pseudo-perplexity", "bits/byte", "hidden", "alone"]
-    assert [row[-1] for row in rows[4:]] == ["20", "20"]
+    assert [row[-1] for row in rows[4:6]] == ["20", "20"]
+    assert rows[7] == ["domain", "perplexity,", "95", "%", "documents"]
 
 
 def test_eval_of_files_and_without_pseudo_perplexity(folder: Path) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from firstlight.evaluation.score import Score
-from firstlight.evaluation.scorer import Examples, Scorer, Tokens, Window
+from firstlight.evaluation.scorer import Examples, Scorer
+from firstlight.evaluation.windows import Tokens, Window
 from firstlight.model.loss import IGNORE_INDEX
 from firstlight.support.errors import DataError
 from firstlight.tokens.tokenizer import Tokenizer
@@ -30,10 +31,10 @@ class EvenSample:
 
     def watch(self, windows: Iterable[Window]) -> Iterator[Window]:
         """The same windows, each looked at as it passes."""
-        for number, tokens in windows:
+        for window in windows:
             if self.size:
-                self._look_at(tokens)
-            yield number, tokens
+                self._look_at(window.tokens)
+            yield window
 
     def _look_at(self, tokens: Tokens) -> None:
         ordinary = np.flatnonzero(~np.isin(tokens, self.special_ids))

@@ -14,16 +14,73 @@ from firstlight.evaluation.fill import Guess
 from firstlight.support.console import human_count, out, printable
 
 Numbers = Mapping[str, float | None]
+IN_TABLE = ("acc", "acc_norm", "chance", "items")
 Column = tuple[str, str, Callable[[float], str]]
 """Heading, key of the number, how it is written."""
 
 
 def show_scores(scores: Mapping[str, Numbers]) -> None:
-    """Print the scores by domain, and below them pseudo-perplexity where there is any."""
+    """Print the scores by domain, and below them pseudo-perplexity and intervals where there are any."""
     out.print(score_table(scores))
     if any("pseudo_tokens" in score for score in scores.values()):
         out.print()
         out.print(pseudo_table(scores))
+    if any("perplexity_low" in score for score in scores.values()):
+        out.print()
+        out.print(interval_table(scores))
+
+
+def show_tasks(scores: Mapping[str, Mapping[str, float]], average: float | None) -> None:
+    """Print accuracy by task, its standard error and chance; perplexity and other metrics where a task has them."""
+    out.print(task_table(scores))
+    rest = {
+        name: {key: value for key, value in score.items() if key.removesuffix("_stderr") not in IN_TABLE}
+        for name, score in scores.items()
+    }
+    for name, numbers in rest.items():
+        shown = (f"{key} {value:.4g}{_error(numbers, key)}" for key, value in numbers.items() if "_stderr" not in key)
+        if line := ", ".join(shown):
+            print(printable(f"{name}: {line}"))
+    if average is not None:
+        print(f"\ncentred accuracy, mean over tasks: {average:.3f} (0: chance, 1: perfect)")
+
+
+def task_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
+    """Accuracy, plain and by the bytes of choices, each ± its standard error; chance and items."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task", overflow="fold", max_width=24)
+    for heading in ("acc", "acc_norm", "chance", "items"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, score in scores.items():
+        rates = (
+            f"{score[key]:.3f}{_error(score, key)}" if key in score else "–" for key in ("acc", "acc_norm", "chance")
+        )
+        table.add_row(escape(printable(name)), *rates, human_count(score["items"]) if "items" in score else "–")
+    return table
+
+
+def _error(numbers: Mapping[str, float], key: str) -> str:
+    return f" ± {numbers[f'{key}_stderr']:.3g}" if f"{key}_stderr" in numbers else ""
+
+
+def interval_table(scores: Mapping[str, Numbers]) -> Table:
+    """95 % intervals of perplexity and bits per byte by domain, and over how many documents."""
+    columns = [("perplexity, 95 %", "perplexity", _perplexity)]
+    if any("bits_per_byte_low" in score for score in scores.values()):
+        columns.append(("bits/byte, 95 %", "bits_per_byte", _three))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("domain", overflow="fold", max_width=20)
+    for heading, _, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("documents", justify="right", no_wrap=True)
+    for name, score in scores.items():
+        ends = [(score.get(f"{key}_low"), score.get(f"{key}_high"), written) for _, key, written in columns]
+        cells = [
+            "–" if low is None or high is None else f"{written(low)} to {written(high)}" for low, high, written in ends
+        ]
+        count = score.get("documents")
+        table.add_row(escape(printable(name)), *cells, "–" if count is None else human_count(count))
+    return table
 
 
 def score_table(scores: Mapping[str, Numbers]) -> Table:
