@@ -1,93 +1,45 @@
-"""Metrics of a run: one JSON object a line in metrics.jsonl, and the same to TensorBoard or W&B when asked."""
+"""Metrics of a run: one JSON object a line in metrics.jsonl, which the trackers of the configuration mirror."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from firstlight.config import RunConfig
-from firstlight.support.errors import ConfigError
 from firstlight.support.lines import LineFile
 from firstlight.training.run_folder import RunFolder
+from firstlight.training.trackers import start_trackers
 
 
 class MetricsLog:
-    """`write(step, values)` appends to metrics.jsonl and to the trackers that the configuration names.
+    """`write(step, values)` appends to metrics.jsonl.
 
     Where the run folder is left to another process, it does nothing.
     """
 
-    def __init__(self, run: RunFolder, config: RunConfig) -> None:
+    def __init__(self, run: RunFolder, config: RunConfig, step: int = 0) -> None:
+        """step: that the run goes on from. ConfigError for a tracker that is not installed."""
         self._file = LineFile(run.metrics) if run.writes else None
-        self._trackers: list[_TensorBoard | _WeightsAndBiases] = []
-        if not run.writes:
-            return
-        if config.logging.tensorboard:
-            self._trackers.append(_TensorBoard(run))
-        if config.logging.wandb_project:
-            self._trackers.append(_WeightsAndBiases(run, config, config.logging.wandb_project))
+        self._trackers = start_trackers(run, config, step) if run.writes else []
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of one step; nested mappings become keys joined by '/'."""
         if self._file is None:
             return
-        flat = dict(_flatten(values))
-        self._file.write(json.dumps({"step": step, **flat}))
+        self._file.write(json.dumps({"step": step, **dict(_flatten(values))}))
         for tracker in self._trackers:
-            tracker.write(step, flat)
+            tracker.wake()
 
-    def close(self) -> None:
+    def close(self, finished: bool = False) -> None:
+        """Let the trackers take the last lines; finished: the run has reached its last step."""
         for tracker in self._trackers:
-            tracker.close()
+            tracker.close(finished)
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Any:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}/")
         else:
             yield prefix + key, value
-
-
-class _TensorBoard:
-    def __init__(self, run: RunFolder) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ConfigError(
-                "logging.tensorboard needs the package tensorboard: pip install 'firstlight[tensorboard]'."
-            ) from None
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=run.last_step())
-
-    def write(self, step: int, flat: Mapping[str, Any]) -> None:
-        for key, value in flat.items():
-            if isinstance(value, (int, float)):
-                self._writer.add_scalar(key, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _WeightsAndBiases:
-    def __init__(self, run: RunFolder, config: RunConfig, project: str) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise ConfigError(
-                "logging.wandb_project needs the package wandb: pip install 'firstlight[wandb]'."
-            ) from None
-        self._run = wandb.init(
-            project=project,
-            name=config.name,
-            id=config.name,
-            resume="allow",
-            dir=str(run.path),
-            config=config.model_dump(mode="json"),
-        )
-
-    def write(self, step: int, flat: Mapping[str, Any]) -> None:
-        self._run.log(dict(flat), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
