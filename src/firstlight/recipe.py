@@ -84,7 +84,7 @@ def parse_config(tree: dict[str, Any], origin: str) -> RunConfig:
 
 def _refuse_passwords(config: RunConfig, origin: str) -> None:
     """ConfigError for an address with a password, which would be kept in config.yaml for everybody to read."""
-    for key, value in _leaves(config.model_dump(mode="json")):
+    for key, value in leaves(config.model_dump(mode="json")):
         if holds_password(str(value)):
             raise ConfigError(
                 f"{origin}: {key} holds a password in an address; put it where the store's package looks for it (as "
@@ -99,7 +99,7 @@ def dump_config(config: RunConfig) -> str:
 
 def config_diff(before: RunConfig, after: RunConfig) -> list[tuple[str, Any, Any]]:
     """Settings that differ: (dotted key, value before, value after)."""
-    old, new = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
+    old, new = dict(leaves(before.model_dump(mode="json"))), dict(leaves(after.model_dump(mode="json")))
     keys = list(new) + [key for key in old if key not in new]
     return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
@@ -169,10 +169,11 @@ def _place(node: Any, part: str, override: str) -> Any:
     raise ConfigError(f"'{override}': '{part}' is no entry of this list of {len(node)}; its entries are {numbers}.")
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a tree with its dotted key."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

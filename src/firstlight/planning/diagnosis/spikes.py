@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from firstlight.planning.diagnosis.curves import deviation, noise
+from firstlight.planning.diagnosis.curves import deviation, median, noise
 from firstlight.planning.diagnosis.finding import Finding, listed
 from firstlight.planning.diagnosis.record import CannotTell, Curve, Line, RunRecord, curve, number, span, stages, whole
 
@@ -88,12 +88,14 @@ def spikes_of(loss: Curve) -> list[Spike]:
     while place < len(values):
         if place >= valid_until:
             level = values[place - LEVEL : place]
-            before, valid_until = float(np.median(level)), place + REUSED
+            before, valid_until = median(level), place + REUSED
             spread = max(noise(values[max(0, place - WINDOW) : place]), deviation(level))
         limit = before + max(SPIKE_DEVIATIONS * spread, SPIKE_RISE * before)
-        if values[place] <= limit:
-            place += 1
+        above = np.flatnonzero(values[place:valid_until] > limit)
+        if not len(above):
+            place = valid_until
             continue
+        place += int(above[0])
         end = _back(values, place, before + 2 * spread)
         part = values[place : end if end is not None else len(values)]
         peak = float(part.max())
