@@ -122,6 +122,7 @@ def test_rows_that_fsdp_divides_unevenly_after_tensor_parallelism(tmp_path: Path
     assert_one_process_loads(tmp_path / task, 6)
 
 
+@pytest.mark.slow
 def test_a_rank_killed_while_saving_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     folder = tmp_path / "die_while_saving"
     codes = [code for code, _, _ in run_ranks(tmp_path, "die_while_saving", ranks=4)]

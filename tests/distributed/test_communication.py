@@ -30,8 +30,13 @@ def benchmark() -> ModuleType:
         {"parallel.shard": 2, "training.gradient_accumulation_steps": 3, "training.precision": "bf16", **TIED},
         {"parallel.tensor": 2, "training.recompute": "full", "model.architecture": "qwen3"},
         {"parallel.pipeline": 2, "training.gradient_accumulation_steps": 4, **TIED},
-        {"parallel.tensor": 2, "model.architecture": "gpt2", "model.num_key_value_heads": None},
-        {"parallel.tensor": 2, "training.recompute": "full", "model.architecture": "olmo2"},
+        pytest.param(
+            {"parallel.tensor": 2, "model.architecture": "gpt2", "model.num_key_value_heads": None},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"parallel.tensor": 2, "training.recompute": "full", "model.architecture": "olmo2"}, marks=pytest.mark.slow
+        ),
     ],
     ids=["fsdp", "tensor", "pipeline", "gpt2", "olmo2"],
 )

@@ -23,6 +23,7 @@ SETTINGS = [
 COMPARED = ("loss", "grad_norm", "learning_rate", "samples_consumed", "tokens_consumed")
 
 
+@pytest.mark.slow
 def test_killed_in_a_step_and_in_a_save(train_at, torchrun, metrics, tmp_path):
     undisturbed = train_at({"undisturbed": (2, SETTINGS)})["undisturbed"]
     kills = [

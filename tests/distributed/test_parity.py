@@ -73,8 +73,8 @@ def check(layouts, variant, train_at, metrics) -> None:
         ["tp2", "fsdp2-tp2"],
         ["cp2-fsdp2"],
         ["pp2", "tp2-pp2"],
-        ["pp4-interleaved"],
-        ["accumulation1", "fsdp2-accumulation4"],
+        pytest.param(["pp4-interleaved"], marks=pytest.mark.slow),
+        pytest.param(["accumulation1", "fsdp2-accumulation4"], marks=pytest.mark.slow),
     ],
     ids=lambda layouts: layouts[0],
 )
@@ -84,7 +84,7 @@ def test_losses_and_norms_are_those_of_one_process(layouts, train_at, metrics):
 
 @pytest.mark.parametrize(
     ("variant", "layouts"),
-    [("tied", ["pp2-zbv"]), ("documents", ["cp2"]), ("masked", ["tp2-pp2"])],
+    [("tied", ["pp2-zbv"]), pytest.param("documents", ["cp2"], marks=pytest.mark.slow), ("masked", ["tp2-pp2"])],
     ids=["tied", "documents", "masked"],
 )
 def test_so_they_are_with_other_models_and_masks(variant, layouts, train_at, metrics):

@@ -63,6 +63,7 @@ def test_the_command_line_says_so_soon_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_whatever_dies_the_jobs_are_done_where_the_caller_stands(module: str, tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()

@@ -90,7 +90,7 @@ def test_before_the_first_step(folder: Path, terminal, tree) -> None:
     assert tree(folder) == before
 
 
-@pytest.mark.parametrize("moment", ["validating …", "saving"])
+@pytest.mark.parametrize("moment", [pytest.param("validating …", marks=pytest.mark.slow), "saving"])
 def test_while_training(moment: str, folder: Path, terminal, firstlight) -> None:
     often = ["checkpoint.interval_steps=1"] if moment == "saving" else ["checkpoint.interval_steps=1000"]
     often += ["evaluation.interval_steps=1"] if moment.startswith("validating") else ["evaluation.interval_steps=1000"]
@@ -126,6 +126,7 @@ def test_twice_while_training_leaves_a_run_that_goes_on(folder: Path, terminal, 
     assert not list(checkpoints.glob(".*"))
 
 
+@pytest.mark.slow
 def test_quickstart_goes_on_where_it_was_interrupted(folder: Path, terminal) -> None:
     arguments = ("quickstart", "--data", "mine=manual.jsonl", "--name", "quick", "--minutes", "1", *SMALL)
     command = terminal(*arguments)

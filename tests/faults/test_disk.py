@@ -129,7 +129,9 @@ SPOIL: dict[str, tuple[Callable[[Training], None], Callable[[Training], None], s
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
-@pytest.mark.parametrize("case", SPOIL)
+@pytest.mark.parametrize(
+    "case", [case if case == "full disk" else pytest.param(case, marks=pytest.mark.slow) for case in SPOIL]
+)
 def test_training_goes_on_while_nothing_can_be_saved_and_saves_when_it_can(case: str, training: Training) -> None:
     spoil, mend, reason = SPOIL[case]
     training.wait_for(lambda: checkpoint_steps(training.checkpoints)[-1] > 40)

@@ -49,6 +49,7 @@ def test_another_takes_its_place(start, until, tmp_path: Path) -> None:
     assert first.returncode == 75
 
 
+@pytest.mark.slow
 def test_the_rest_goes_on_without_it(start, until, tmp_path: Path) -> None:
     first, _ = begin_and_lose_one("1:2", start, until, tmp_path)
     until((tmp_path / "working_0").exists, first)

@@ -86,6 +86,7 @@ def test_the_time_limit_saves_and_queues_the_job_again(script, cluster, start, s
     assert (tmp_path / "requeued").read_text().split() == ["requeue", cluster["SLURM_JOB_ID"]]
 
 
+@pytest.mark.slow
 def test_a_job_that_its_owner_cancels_saves_and_stays_away(script, cluster, start, stand_in, until, tmp_path) -> None:
     job = start("bash", script, env=cluster | stand_in("train"))
     until(lambda: (tmp_path / "working_0").exists() and (tmp_path / "working_1").exists(), job)

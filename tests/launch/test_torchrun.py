@@ -26,7 +26,10 @@ def end(process: subprocess.Popen) -> tuple[int, list[str]]:
     return process.returncode, said.splitlines()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2))],
+)
 def test_a_signal_stops_the_run_and_its_code_is_the_launchers(start, until, tmp_path: Path, number) -> None:
     process = start(*LAUNCHER, "--max-restarts=2", WORKER, "train", tmp_path)
     until(lambda: working(tmp_path), process)

@@ -35,11 +35,8 @@ def quality(costs, ranks, sizes):
 def test_no_split_is_better(placement, more, block, embedding, head):
     ranks = stage_ranks(*placement)
     costs = LayerCosts(embedding, block, len(ranks) + more, head)
-    every = [
-        sizes
-        for sizes in itertools.product(range(costs.num_blocks + 1), repeat=len(ranks))
-        if sum(sizes) == costs.num_blocks and all(sizes[:-1])
-    ]
+    ends = itertools.combinations(range(1, costs.num_blocks + 1), len(ranks) - 1)
+    every = [tuple(b - a for a, b in itertools.pairwise((0, *cut, costs.num_blocks))) for cut in ends]
     chosen = counts(costs, ranks)
     assert quality(costs, ranks, chosen)[0] == min(quality(costs, ranks, sizes)[0] for sizes in every)
     with_block = [sizes for sizes in every if sizes[-1]]

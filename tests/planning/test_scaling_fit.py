@@ -104,6 +104,7 @@ def test_one_wrong_run_hardly_moves_the_law() -> None:
     assert int(np.argmax(np.abs(fit.residuals))) == 7
 
 
+@pytest.mark.slow
 def test_the_order_of_the_runs_does_not_matter_and_the_seed_decides_the_intervals() -> None:
     runs = ladder_of(BESIROGLU, noise=0.002)
     one, turned = (fit_scaling_law(some, samples=20) for some in (runs, runs[::-1]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-MODULES = ("torch.distributed.run", "firstlight.launch.torchrun")
+MODULES = (pytest.param("torch.distributed.run", marks=pytest.mark.slow), "firstlight.launch.torchrun")
 
 
 @pytest.mark.parametrize("module", MODULES)

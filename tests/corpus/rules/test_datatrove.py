@@ -111,7 +111,12 @@ def decisions(judges: Sequence[Any], texts: Sequence[str]) -> Iterator[tuple[str
         yield reason, document.text
 
 
-@pytest.mark.parametrize(("step", "split"), RULES)
+USUAL = [("fineweb2_mandarin", "jieba"), ("c4", "whitespace"), *((rule[0], "signs_apart") for rule in RULES)]
+
+
+@pytest.mark.parametrize(
+    ("step", "split"), [rule if rule in USUAL else pytest.param(*rule, marks=pytest.mark.slow) for rule in RULES]
+)
 def test_every_rule_decides_as_datatrove_does(
     step: str, split: str, documents: list[str], judge: Any, datatrove_words: Callable[[str], None]
 ) -> None:
