@@ -231,6 +231,10 @@ def test_the_card_tells_what_is_known_and_keeps_the_rest_private(tokenizer: Toke
     for private in ("my-laptop", "secret.yaml", "/home/me"):
         assert private not in everything, private
 
+    provenance["datasets"]["books"]["license"] = "cc0-1.0"
+    export_huggingface(model, tokenizer, tmp_path / "model", provenance=provenance)
+    assert "| cc0-1.0 |" in (tmp_path / "model" / "README.md").read_text()
+
     export_huggingface(model, tokenizer, tmp_path / "model", provenance={"license": "apache-2.0"})
     card = (tmp_path / "model" / "README.md").read_text()
     assert "license: apache-2.0" in card.split("---")[1] and "Not stated" not in card and "books" not in card

@@ -137,6 +137,7 @@ def _model_rows(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Iter
 
 def _data_table(datasets: Mapping[str, Mapping[str, Any]], mixture: Mapping[str, float]) -> str:
     total = sum(mixture.values())
+    stated = any(dataset.get("license") for dataset in datasets.values())
     rows = [
         (
             source,
@@ -144,10 +145,13 @@ def _data_table(datasets: Mapping[str, Mapping[str, Any]], mixture: Mapping[str,
             _count(dataset.get("tokens", {}).get("train")),
             _count(dataset.get("documents", {}).get("train")),
             ", ".join(f"`{text}`" for text in dataset.get("text", [])),
+            *([dataset.get("license", "not stated")] if stated else []),
         )
         for source, dataset in datasets.items()
     ]
-    return _table(("source", "share of training", "tokens", "documents", "text"), rows)
+    return _table(
+        ("source", "share of training", "tokens", "documents", "text", *(["licence"] if stated else [])), rows
+    )
 
 
 def _training_rows(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
