@@ -204,3 +204,9 @@ def test_tokens_become_whole_steps_rounded_up():
 def test_a_run_without_length_is_an_error():
     with pytest.raises(ConfigError, match="total_steps or total_tokens"):
         RunConfig(name="a").steps()
+
+
+def test_half_a_pair_of_surrogates_is_named() -> None:
+    tree = {"name": "x", "data": {"sources": {"a": {"text": "b"}}, "mixture": {"a\ud800": 1}}}
+    with pytest.raises(ConfigError, match=r"^r\.yaml: data\.mixture\.a\\ud800 holds \\ud800, half of a pair"):
+        parse_config(tree, "r.yaml")

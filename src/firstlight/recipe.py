@@ -78,6 +78,11 @@ def parse_config(tree: dict[str, Any], origin: str) -> RunConfig:
         raise ConfigError(f"{origin}: {problem}") from None
     except ValidationError as problem:
         raise ConfigError("\n".join(f"{origin}: {line}" for line in _explain(problem))) from None
+    except UnicodeEncodeError as problem:
+        half = problem.object[problem.start]
+        held = (key for key, value in leaves(tree) if half in f"{key}{value}")
+        key, shown = (text.encode("ascii", "backslashreplace").decode() for text in (next(held, "a setting"), half))
+        raise ConfigError(f"{origin}: {key} holds {shown}, half of a pair of surrogates; take it out.") from None
     _refuse_passwords(config, origin)
     return config
 

@@ -89,7 +89,10 @@ def adapter(model, tokenizer, **settings):
     )
 
 
-def test_all_kinds_of_requests_come_to_what_the_hugging_face_backend_says(model, tokenizer, folder, tmp_path):
+def test_all_kinds_of_requests_come_to_what_the_hugging_face_backend_says(
+    model, tokenizer, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")  # lm-eval's bootstrap would fork beside threads, and hang
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

@@ -89,7 +89,7 @@ def test_a_masked_model_is_named_so_and_shows_hidden_words_beside_its_guesses(qu
     assert word.isalpha()
     assert sum(guess.startswith(tuple("0123456789")) and "%" in guess for guess in guesses) == 3
     assert "firstlight fill runs/quickstart-masked 'The <|mask|>" in shown.err
-    scores = shown.out[shown.out.index("domain") :].splitlines()
+    scores = shown.out[shown.out.index("domain") :].split("\n\n")[0].splitlines()
     assert scores[0].split() == ["domain", "loss", "perplexity", "accuracy", "baseline", "hidden"]
     assert {line.split()[0] for line in scores[1:]} == set(data)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -37,6 +38,8 @@ NEW_TOKENS = 256
 """Most tokens of an answer where a task does not say."""
 RESAMPLES = 1000
 """Draws of the bootstrap for the errors that no formula gives."""
+ALONE = "DISABLE_MULTIPROC"
+"""Variable of the environment that keeps lm-eval from starting processes."""
 
 
 class FirstlightLM(TemplateLM):
@@ -171,7 +174,10 @@ def _numbers(found: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], bas
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval and the package that reads its data show progress at length; what goes wrong is still said."""
+    """lm-eval and the package that reads its data show progress at length; what goes wrong is still said.
+
+    Nor does lm-eval bootstrap in processes of its own: it would fork them beside this one's threads, where they hang.
+    """
     log = logging.getLogger("lm_eval")
     level, shows = log.level, datasets.is_progress_bar_enabled()
     silent = {"tqdm": lambda items, **_: items, "get_git_commit_hash": lambda: None}  # the latter complains of no git
@@ -181,6 +187,8 @@ def _quiet() -> Iterator[None]:
         for name in silent
         if hasattr(module, name)
     ]
+    alone = os.environ.get(ALONE)
+    os.environ[ALONE] = "1"
     log.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     for module, name, _ in said:
@@ -189,6 +197,9 @@ def _quiet() -> Iterator[None]:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints which metrics are bootstrapped
             yield
     finally:
+        os.environ.pop(ALONE)
+        if alone is not None:
+            os.environ[ALONE] = alone
         log.setLevel(level)
         for module, name, function in said:
             setattr(module, name, function)
