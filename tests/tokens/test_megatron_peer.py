@@ -102,7 +102,7 @@ def test_the_rhythm_is_megatron_cores_ties_included(weights):
         assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("code", [code for code, dtype in DTYPES.items() if dtype.kind in "iu"])
+@pytest.mark.parametrize("code", DTYPES)
 def test_each_reads_what_the_other_wrote(tmp_path, code):
     dtype = DTYPES[code]
     documents = [[[1, 2, 3], [4]], [], [[5, 100]], [[]], [[7] * 50]]
@@ -123,6 +123,8 @@ def test_each_reads_what_the_other_wrote(tmp_path, code):
     assert [read[n].tolist() for n in range(len(read))] == [s for document in documents for s in document]
     reader = IndexedReader(tmp_path / "theirs")
     assert [[s.tolist() for s in reader.document(n)] for n in range(5)] == documents
+    if dtype.kind == "f":  # no token ids
+        return
     split = PrefixDataset(tmp_path / "theirs").whole()
     assert [document.tolist() for document in split.documents()] == [
         [token for sequence in document for token in sequence] for document in documents
