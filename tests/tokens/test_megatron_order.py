@@ -77,7 +77,18 @@ def test_the_rhythm_follows_the_weights_and_numbers_the_samples_of_each_source(w
         assert np.array_equal(before[mine], np.arange(len(mine)))
         counts = np.cumsum(source == number)
         assert np.abs(counts - share * np.arange(1, len(source) + 1)).max() < len(weights)
-        assert len(mine) <= blend.requested[number]
+
+
+def test_a_run_too_short_for_a_share_is_refused(tmp_path):
+    with IndexedWriter(tmp_path / "p", np.uint16) as writer:
+        writer.add_document(np.arange(21))
+    mixture = {"a": 1.0, "b": 8.0, "c": 0.5, "d": 1.0}
+    splits = {name: PrefixDataset(tmp_path / "p").whole() for name in mixture}
+    data = DataConfig(sequence_length=10, order="megatron", mixture=mixture)
+    with pytest.raises(
+        ConfigError, match="the blend draws 3 samples of 'b', which was asked for 2: the run is too short"
+    ):
+        MegatronStream(splits, data, 1, 1).samples(0, 1)
 
 
 def test_compiled_or_not_the_rhythm_is_the_same(monkeypatch):
