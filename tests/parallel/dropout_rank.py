@@ -17,7 +17,6 @@ from firstlight.model import build_model
 from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import Ranks, make_ranks
 from firstlight.recipe import parse_config
-from firstlight.support.parts import local_part, part_of
 from firstlight.support.peers import leave_process
 from firstlight.tokens.batches import rank_slice
 from firstlight.tokens.draws import draw
@@ -82,6 +81,8 @@ def config(family: dict[str, Any], parallel: dict[str, Any], recompute: str, mic
 
 
 def check(ranks: Ranks, run: RunConfig, with_documents: bool) -> None:
+    from against_one import assert_same_gradients, assert_same_scores  # beside the script, not in the tests' package
+
     where = (run.model.architecture, str(ranks.layout), run.training.recompute)
     generator = torch.Generator().manual_seed(1)
     inputs, targets = torch.randint(0, VOCABULARY, (2, ROWS, LENGTH), generator=generator)
@@ -103,21 +104,9 @@ def check(ranks: Ranks, run: RunConfig, with_documents: bool) -> None:
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-5, msg=lambda text: f"{where}: {text}")
     other = alone.token_loss(**batch, dropout_keys=keys + 1) * factor
     assert abs(other - expected) > 1e-3, "other masks would not have been noticed"
-    gradients = {name: parameter.grad for name, parameter in alone.named_parameters()}
-    for name, parameter in model.named_parameters():
-        whole = gradients[name]
-        assert whole is not None and parameter.grad is not None, (where, name)
-        torch.testing.assert_close(
-            local_part(parameter.grad),
-            part_of(parameter).of(whole),
-            rtol=1e-3,
-            atol=1e-6,
-            msg=lambda text, name=name: f"{where} {name}: {text}",
-        )
+    assert_same_gradients(model, alone, where)
     alone.eval()
-    scores = model.token_scores(*(mine[name] for name in ("input_ids", "targets", "document_ids")))
-    whole_scores = alone.token_scores(*(mine[name] for name in ("input_ids", "targets", "document_ids")))
-    torch.testing.assert_close(scores, whole_scores, rtol=1e-4, atol=1e-5, msg=lambda text: f"{where}: {text}")
+    assert_same_scores(model, alone, mine, where)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from against_one import assert_same_gradients, assert_same_scores
 
 from firstlight.config import RunConfig
 from firstlight.model import build_model
 from firstlight.parallel.parallel_model import ParallelModel
 from firstlight.parallel.ranks import Ranks, make_ranks
 from firstlight.recipe import parse_config
-from firstlight.support.parts import local_part, part_of
 from firstlight.support.peers import leave_process
 from firstlight.tokens.batches import rank_slice
 from firstlight.tokens.loader import TokenBatch
@@ -98,20 +98,8 @@ def check(ranks: Ranks, run: RunConfig, with_documents: bool) -> None:
     expected = alone.token_loss(**batch) * factor
     expected.backward()
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-5, msg=lambda text: f"{where}: {text}")
-    gradients = {name: parameter.grad for name, parameter in alone.named_parameters()}
-    for name, parameter in model.named_parameters():
-        whole = gradients[name]
-        assert whole is not None and parameter.grad is not None, (where, name)
-        torch.testing.assert_close(
-            local_part(parameter.grad),
-            part_of(parameter).of(whole),
-            rtol=1e-3,
-            atol=1e-6,
-            msg=lambda text, name=name: f"{where} {name}: {text}",
-        )
-    scores = model.token_scores(*(mine[name] for name in ("input_ids", "targets", "document_ids")))
-    whole_scores = alone.token_scores(*(mine[name] for name in ("input_ids", "targets", "document_ids")))
-    torch.testing.assert_close(scores, whole_scores, rtol=1e-4, atol=1e-5, msg=lambda text: f"{where}: {text}")
+    assert_same_gradients(model, alone, where)
+    assert_same_scores(model, alone, mine, where)
 
 
 if __name__ == "__main__":
